@@ -1,0 +1,126 @@
+"""The extraction contract: features by reduction, finest first, and what the network asks of the image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fcnzoo.config import BackboneConfig, Grid, Preprocess
+from fcnzoo.errors import BackboneError, WeightsError
+from fcnzoo.records import Record
+
+
+Pretrained: TypeAlias = bool | str | Path
+"""`False`: random weights; `True`: the provider's own; a path: a local safetensors file."""
+
+logger = logging.getLogger("fcnzoo")
+
+
+@dataclass(frozen=True)
+class FeatureInfo(Record):
+    """One feature map of a backbone.
+
+    Attributes:
+        reduction: Image pixels per feature.
+        channels: C.
+        tap: Name of the module or graph node it is taken from.
+        grid: Where image pixels lie on it; `Grid()` fits it to the (padded) image.
+    """
+
+    reduction: int
+    channels: int
+    tap: str
+    grid: Grid = field(default_factory=Grid)
+
+
+class Backbone(nn.Module):
+    """A network cut open: image (B, C, H, W) in, a list of NCHW features out, finest first.
+
+    Subclasses set the attributes below and implement `forward`. The model around it pads images as
+    they ask, so that callers never see it.
+
+    Attributes:
+        config: What it was built from.
+        features: One `FeatureInfo` per feature that `forward` returns.
+        preprocess: What the loaded weights, or else the provider's default ones, were trained on.
+        size_multiple: Image sides must be a multiple of this.
+        min_size: Image sides must be at least this.
+    """
+
+    config: BackboneConfig
+    features: tuple[FeatureInfo, ...]
+    preprocess: Preprocess
+    size_multiple: int = 1
+    min_size: int = 1
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the features, finest first: (B, C_i, ⌈H / r_i⌉, ⌈W / r_i⌉)."""
+        raise BackboneError(f"{type(self).__name__} does not say how to compute its features")
+
+    def find(self, reduction: int) -> int:
+        """Return the index of the last (deepest) feature at a reduction.
+
+        Raises:
+            BackboneError: There is none; the text lists what there is.
+        """
+        found = [i for i, info in enumerate(self.features) if info.reduction == reduction]
+        if not found:
+            have = ", ".join(f"{info.reduction} ({info.tap})" for info in self.features)
+            raise BackboneError(f"{self.config.name} has no feature at reduction {reduction}; it has {have}")
+        return found[-1]
+
+
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file into memory.
+
+    Raises:
+        WeightsError: There is no such file, or it is not a safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; give a local .safetensors file, or True for the provider's weights")
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def check_keys(
+    given: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], *, source: str, optional: Iterable[str] = ()
+) -> None:
+    """Compare names and shapes of weights with those a network has.
+
+    Args:
+        given: Names and shapes of the weights.
+        wanted: Names and shapes the network has.
+        source: What to call the weights in the error.
+        optional: Names that may be missing or differ in shape.
+
+    Raises:
+        WeightsError: Names are missing or unknown, or shapes differ; the first few are listed.
+    """
+    optional = set(optional)
+    # Step counters of BatchNorm do not change what a network computes, and older files lack them.
+    optional |= {key for key in wanted if key.endswith("num_batches_tracked")}
+    problems = {
+        "missing": [key for key in wanted if key not in given and key not in optional],
+        "unknown": [key for key in given if key not in wanted and key not in optional],
+        "of another shape": [
+            f"{key} {tuple(given[key])} instead of {tuple(wanted[key])}"
+            for key in given
+            if key in wanted and key not in optional and tuple(given[key]) != tuple(wanted[key])
+        ],
+    }
+    found = [f"{len(keys)} {what}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}" for what, keys in problems.items() if keys]
+    if found:
+        raise WeightsError(f"{source} does not fit the network: {'; '.join(found)}")

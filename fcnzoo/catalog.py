@@ -1,0 +1,57 @@
+"""Names of all backbones that are installed, without importing them.
+
+Importing timm costs seconds, its list of names is in its source files: every network is a function below
+`@register_model`. The tests compare what is read here with what timm and torchvision say themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+_TIMM = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
+_TORCHVISION = re.compile(r"^@register_model\((?:name=)?(?:\"(\w+)\")?\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+
+PAPER = ("paper/vgg16",)
+"""Networks that are ours."""
+
+
+def _sources(package: str, folder: str, *, nested: bool) -> list[str]:
+    """Read the source files of an installed package without running them."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"{package} is not installed; `pip install {package}`")
+    root = Path(next(iter(spec.submodule_search_locations))) / folder
+    return [path.read_text(encoding="utf-8") for path in sorted(root.glob("**/*.py" if nested else "*.py"))]
+
+
+@functools.cache
+def timm_names() -> tuple[str, ...]:
+    """Return timm's architectures, sorted: what `timm.list_models()` returns."""
+    names = {name for text in _sources("timm", "models", nested=True) for name in _TIMM.findall(text)}
+    return tuple(sorted(names))
+
+
+@functools.cache
+def torchvision_names() -> tuple[str, ...]:
+    """Return torchvision's classifiers, sorted: `torchvision.models.list_models(module=torchvision.models)`."""
+    texts = _sources("torchvision", "models", nested=False)
+    return tuple(sorted({name or function for text in texts for name, function in _TORCHVISION.findall(text)}))
+
+
+def backbone_names(source: str | None = None) -> list[str]:
+    """Return `"timm/…"`, `"torchvision/…"` and `"paper/…"` names, sorted by source and name.
+
+    Raises:
+        ValueError: `source` is none of the three.
+    """
+    groups = {
+        "paper": lambda: list(PAPER),
+        "timm": lambda: [f"timm/{name}" for name in timm_names()],
+        "torchvision": lambda: [f"torchvision/{name}" for name in torchvision_names()],
+    }
+    if source is not None and source not in groups:
+        raise ValueError(f"source must be one of {sorted(groups)} or None, got {source!r}")
+    return [name for key, names in groups.items() if source in (None, key) for name in names()]

@@ -1,0 +1,147 @@
+"""From a name to a network."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, fit_channels
+from fcnzoo.errors import WeightsError
+from fcnzoo.model import FCN, build
+from fcnzoo.registry import HEADS, check_backbone, head_config, list_models, split_name
+from fcnzoo.spec import ModelSpec, Weights
+
+if TYPE_CHECKING:
+    from fcnzoo.backbones.base import Pretrained
+
+
+def create(
+    name: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    backbone: str | None = None,
+    pretrained_backbone: Pretrained = False,
+    aux: bool | None = None,
+    output_stride: Literal[8, 16, 32] | None = None,
+    geometry: Literal["paper", "same"] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> FCN:
+    """Create a network by name.
+
+    Args:
+        name: `<head>_<backbone>[.<tag>]`: an entry of the zoo (`fcn8s_vgg16`), or any head on any timm or
+            torchvision backbone (`fcn8s_convnext_tiny`); or a bare head (`fcn8s`) with `backbone=`.
+        pretrained: Load trained segmentation weights: those of the tag, or the default ones.
+        num_classes: K. Other than the weights', only the score layers stay fresh.
+        in_channels: Channels of the image.
+        backbone: For a bare head: `"timm/…"`, `"torchvision/…"`, `"paper/vgg16"`.
+        pretrained_backbone: `True`: the provider's ImageNet weights; a path: a local safetensors file with
+            the provider's keys. Not together with `pretrained`, which brings the backbone's.
+        aux: With or without the auxiliary head; by default as the entry says (dilated heads have one).
+        output_stride: Coarsest reduction of the backbone (8, 16 or 32), by dilation.
+        geometry: For the paper's VGG-16: `"paper"` or `"same"` (no padding by 100).
+        device: Where to build it; `"meta"` builds without memory or time.
+        dtype: Of the parameters.
+
+    Returns:
+        The network, in training mode, as PyTorch's own are (`.eval()` before use, or `.predict`).
+
+    Raises:
+        UnknownModelError: Nothing is called so; the text lists near names.
+        BackboneError: The backbone cannot serve the head.
+        WeightsError: Weights do not exist, cannot be had, or do not fit.
+        ValueError: An argument is impossible, or two contradict each other.
+    """
+    if pretrained and pretrained_backbone is not False:
+        raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
+    spec, tag = _resolve(name, backbone)
+    weights = _pick_weights(spec, tag) if pretrained else None
+    config = _configure(spec.config, num_classes, in_channels, aux, output_stride, geometry)
+    if weights is None and pretrained_backbone is not False and config.backbone.source == "paper":
+        # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
+        config = config.replace(preprocess=None)
+    if weights is not None:
+        from fcnzoo.weights import load_packaged
+
+        model = load_packaged(weights, config)
+    else:
+        with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
+            model = build(config, pretrained_backbone=pretrained_backbone)
+    return model.to(device=device, dtype=dtype)
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Make parameters in a dtype from the start where their initialisation allows it."""
+    if dtype not in (torch.float32, torch.float64):
+        yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
+    if backbone is None:
+        if name in HEADS:
+            raise ValueError(f"{name!r} is a head; say which network it stands on: backbone='timm/…', or {name}_<backbone>")
+        return split_name(name)
+    if name not in HEADS:
+        raise ValueError(
+            f"backbone={backbone!r} goes with a bare head ({', '.join(HEADS)}); {name!r} says its backbone itself"
+        )
+    full = check_backbone(backbone)
+    plain = full.partition("/")[2].replace(".", "_")
+    return ModelSpec(name=f"{name}_{plain}", config=head_config(name, full)), None
+
+
+def _configure(
+    config: FCNConfig,
+    num_classes: int | None,
+    in_channels: int,
+    aux: bool | None,
+    output_stride: Literal[8, 16, 32] | None,
+    geometry: Literal["paper", "same"] | None,
+) -> FCNConfig:
+    """Put the caller's wishes into a config."""
+    changes: dict[str, Any] = {}
+    if num_classes is not None and num_classes != config.num_classes:
+        changes |= {"num_classes": num_classes, "label_set": None}
+        if isinstance(num_classes, int) and num_classes > config.loss.ignore_index >= 0:
+            # 255 is a class of its own here.
+            changes["loss"] = config.loss.replace(ignore_index=-1)
+    backbone: dict[str, Any] = {}
+    if in_channels != config.backbone.in_channels:
+        backbone["in_channels"] = in_channels
+        if config.preprocess is not None and isinstance(in_channels, int) and in_channels > 0:
+            mean, std = (fit_channels(v, in_channels) for v in (config.preprocess.mean, config.preprocess.std))
+            changes["preprocess"] = config.preprocess.replace(mean=mean, std=std)
+    if output_stride is not None:
+        backbone["output_stride"] = output_stride
+    if geometry is not None:
+        backbone["geometry"] = geometry
+    if backbone:
+        changes["backbone"] = BackboneConfig.from_dict(config.backbone.to_dict() | backbone)
+    if aux is not None:
+        changes["aux_head"] = (config.aux_head or DilatedHeadConfig()) if aux else None
+    return config.replace(**changes)
+
+
+def _pick_weights(spec: ModelSpec, tag: str | None) -> Weights:
+    weights = spec.find_weights(tag)
+    if weights is None:
+        have = ", ".join(list_models(pretrained=True)) or "none yet"
+        raise WeightsError(
+            f"{spec.name} has no trained segmentation weights (models that have: {have}). "
+            "pretrained_backbone=True loads ImageNet weights of its backbone alone"
+        )
+    return weights

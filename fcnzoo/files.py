@@ -1,0 +1,48 @@
+"""Writing files so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+def default_mode() -> int:
+    """Return the permission bits a plain `open(..., "w")` would give a new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file for writing that takes the place of `path` only when all of it is on the disk.
+
+    The bytes go to a temporary file in the same folder, which is flushed, given the mode that the
+    umask asks for, and moved over `path` in one step. If the block raises, or the process dies,
+    `path` is what it was.
+
+    Args:
+        path: File to write; its folder is made if it is missing.
+        mode: `"wb"`, or `"w"` for UTF-8 text.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, default_mode())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

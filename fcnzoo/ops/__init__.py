@@ -1,0 +1,11 @@
+"""From low-resolution scores straight to logits, labels, the loss, or a confusion matrix.
+
+Every function takes scores (B, K, h, w) and a [`Grid`][fcnzoo.config.Grid] that says where image
+pixels lie on them. What stands here is plain PyTorch, written to be obviously right.
+"""
+
+from fcnzoo.ops.argmax import label_dtype, upsample_argmax, upsample_confusion
+from fcnzoo.ops.cross_entropy import check_labels, upsample_cross_entropy
+from fcnzoo.ops.upsample import upsample
+
+__all__ = ["check_labels", "label_dtype", "upsample", "upsample_argmax", "upsample_confusion", "upsample_cross_entropy"]

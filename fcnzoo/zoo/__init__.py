@@ -1,0 +1,9 @@
+"""The built-in entries, as data: one file per family."""
+
+from fcnzoo.zoo import paper, timm, torchvision
+
+ENTRIES = (*paper.ENTRIES, *torchvision.ENTRIES, *timm.ENTRIES)
+"""Every built-in `ModelSpec`."""
+
+DEFAULT_MODEL: str | None = None
+"""The model that is shipped in the wheel, as `name.tag`."""
