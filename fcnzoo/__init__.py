@@ -16,14 +16,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from fcnzoo import backbones, config, data, errors, labels, metrics, ops, train
+    from fcnzoo import (
+        backbones,
+        config,
+        data,
+        errors,
+        evaluate,
+        images,
+        labels,
+        metrics,
+        ops,
+        preprocess,
+        train,
+        visualize,
+    )
     from fcnzoo.backbones import fully_convolutional
     from fcnzoo.config import Grid
     from fcnzoo.factory import create
     from fcnzoo.labels import LabelSet
     from fcnzoo.model import FCN, Scores, build
-    from fcnzoo.predict import Predictor, Segmentation
+    from fcnzoo.predict import Predictor
     from fcnzoo.registry import ModelSpec, Weights, get_spec, list_backbones, list_models, register
+    from fcnzoo.segmentation import Segmentation
     from fcnzoo.weights import load, save
 
 _NAMES = {
@@ -33,7 +47,7 @@ _NAMES = {
     "ModelSpec": "registry",
     "Predictor": "predict",
     "Scores": "model",
-    "Segmentation": "predict",
+    "Segmentation": "segmentation",
     "Weights": "registry",
     "build": "model",
     "create": "factory",
@@ -45,7 +59,20 @@ _NAMES = {
     "register": "registry",
     "save": "weights",
 }
-_MODULES = ("backbones", "config", "data", "errors", "labels", "metrics", "ops", "train")
+_MODULES = (
+    "backbones",
+    "config",
+    "data",
+    "errors",
+    "evaluate",
+    "images",
+    "labels",
+    "metrics",
+    "ops",
+    "preprocess",
+    "train",
+    "visualize",
+)
 
 __all__ = [
     "FCN",
@@ -63,17 +90,21 @@ __all__ = [
     "create",
     "data",
     "errors",
+    "evaluate",
     "fully_convolutional",
     "get_spec",
+    "images",
     "labels",
     "list_backbones",
     "list_models",
     "load",
     "metrics",
     "ops",
+    "preprocess",
     "register",
     "save",
     "train",
+    "visualize",
 ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -55,3 +56,13 @@ def backbone_names(source: str | None = None) -> list[str]:
     if source is not None and source not in groups:
         raise ValueError(f"source must be one of {sorted(groups)} or None, got {source!r}")
     return [name for key, names in groups.items() if source in (None, key) for name in names()]
+
+
+@functools.cache
+def heads_by_backbone() -> dict[str, frozenset[str]]:
+    """Return which heads can be built on which backbone: `heads.json`, which `benchmarks.catalog` writes.
+
+    A network that the installed timm or torchvision has and the table does not is absent here.
+    """
+    table = json.loads((Path(__file__).parent / "heads.json").read_text(encoding="utf-8"))
+    return {name: frozenset(heads.split()) for heads, names in table["heads"].items() for name in names}

@@ -152,6 +152,9 @@ class SkipHeadConfig(Record):
         hidden_channels: 0 scores the features with a 1×1 convolution, as the paper does; more puts a
             3×3 convolution, BatchNorm and ReLU of that width before each score layer.
         dropout: Probability of dropping a hidden feature (only with `hidden_channels`).
+        detail: Finer reductions, 4 or 4 and 2, that are scored and added after the fusion of the paper,
+            which stops at 8: for poles, signs and other thin things.
+        detail_channels: As `hidden_channels`, for these.
         init: Score layers start at zero (the paper) or from Xavier's uniform distribution.
         subpixel: Side of the block of scores that the finest score layer gives for each feature: 2 doubles
             the resolution of the scores (dense upsampling convolution, Wang et al. 2018). 1: the paper.
@@ -164,6 +167,8 @@ class SkipHeadConfig(Record):
     stride: Literal[8, 16, 32] = 8
     hidden_channels: int = 0
     dropout: float = 0.0
+    detail: tuple[Literal[4, 2], ...] = ()
+    detail_channels: int = 0
     init: Literal["zero", "xavier"] = "zero"
     subpixel: Literal[1, 2, 4, 8] = 1
     upsampling: Literal["bilinear", "deconv", "deconv_depthwise"] = "bilinear"
@@ -172,6 +177,12 @@ class SkipHeadConfig(Record):
         """See `Record.check`."""
         if self.hidden_channels < 0:
             self.refuse("hidden_channels", "must be 0 or more")
+        if self.detail not in ((), (4,), (4, 2)) or (self.detail and self.stride != 8):
+            self.refuse("detail", "must be empty, [4] or [4, 2], and goes with stride=8")
+        if self.detail_channels < 0 or (self.detail_channels and not self.detail):
+            self.refuse("detail_channels", "must be 0 or more, and goes with detail")
+        if self.detail and self.upsampling != "bilinear":
+            self.refuse("detail", "goes only with upsampling='bilinear'")
         if not 0 <= self.dropout < 1:
             self.refuse("dropout", "must be in [0, 1)")
         if self.dropout and not self.hidden_channels:
@@ -230,7 +241,9 @@ class LossConfig(Record):
             self.refuse("label_smoothing", "must be in [0, 1]")
         if self.aux_weight < 0:
             self.refuse("aux_weight", "must be 0 or more")
-        if self.class_weights is not None and (min(self.class_weights, default=-1.0) < 0 or not sum(self.class_weights)):
+        if self.class_weights is not None and (
+            min(self.class_weights, default=-1.0) < 0 or not sum(self.class_weights)
+        ):
             self.refuse("class_weights", "must be 0 or more, and not all 0")
 
 
@@ -278,7 +291,9 @@ class FCNConfig(Record):
             )
         weights = self.loss.class_weights
         if weights is not None and len(weights) != self.num_classes:
-            raise ValueError(f"FCNConfig.loss.class_weights has {len(weights)} values, num_classes is {self.num_classes}")
+            raise ValueError(
+                f"FCNConfig.loss.class_weights has {len(weights)} values, num_classes is {self.num_classes}"
+            )
         if 0 <= self.loss.ignore_index < self.num_classes:
             raise ValueError(
                 f"FCNConfig.loss.ignore_index {self.loss.ignore_index} is one of the {self.num_classes} classes; "

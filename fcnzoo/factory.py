@@ -93,7 +93,9 @@ def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
 def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
     if backbone is None:
         if name in HEADS:
-            raise ValueError(f"{name!r} is a head; say which network it stands on: backbone='timm/…', or {name}_<backbone>")
+            raise ValueError(
+                f"{name!r} is a head; say which network it stands on: backbone='timm/…', or {name}_<backbone>"
+            )
         return split_name(name)
     if name not in HEADS:
         raise ValueError(

@@ -51,7 +51,7 @@ class SkipHead(nn.Module):
 
     def __init__(self, config: SkipHeadConfig, features: Sequence[FeatureInfo], num_classes: int, name: str) -> None:
         super().__init__()
-        needed = [reduction for reduction in (32, 16, 8) if reduction >= config.stride]
+        needed = [reduction for reduction in (32, 16, 8) if reduction >= config.stride] + list(config.detail)
         self.taps = tuple(_last(features, reduction, needed, name) for reduction in needed)
         infos = [features[tap] for tap in self.taps]
         self.num_classes = num_classes
@@ -59,7 +59,8 @@ class SkipHead(nn.Module):
         self.score = nn.ModuleDict()
         for info in infos:
             outputs = num_classes * (config.subpixel**2 if info is infos[-1] else 1)
-            self.score[str(info.reduction)] = _scorer(config, info.channels, outputs)
+            hidden = config.detail_channels if info.reduction in config.detail else config.hidden_channels
+            self.score[str(info.reduction)] = _scorer(config, info.channels, hidden, outputs)
         self._crops, self.grid = _alignment(infos)
         if self.subpixel > 1 and self.grid.stride is not None:
             raise BackboneError(f"{name}: subpixel={self.subpixel} needs features that fit the image (geometry='same')")
@@ -98,19 +99,19 @@ def _last(features: Sequence[FeatureInfo], reduction: int, needed: Sequence[int]
     return found[-1]
 
 
-def _scorer(config: SkipHeadConfig, channels: int, outputs: int) -> nn.Module:
-    score = nn.Conv2d(config.hidden_channels or channels, outputs, 1)
+def _scorer(config: SkipHeadConfig, channels: int, hidden: int, outputs: int) -> nn.Module:
+    score = nn.Conv2d(hidden or channels, outputs, 1)
     if config.init == "zero":
         nn.init.zeros_(score.weight)
     else:
         nn.init.xavier_uniform_(score.weight)
     if score.bias is not None:
         nn.init.zeros_(score.bias)
-    if not config.hidden_channels:
+    if not hidden:
         return score
     return nn.Sequential(
-        nn.Conv2d(channels, config.hidden_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(config.hidden_channels),
+        nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
         nn.ReLU(inplace=True),
         nn.Dropout(config.dropout),
         score,

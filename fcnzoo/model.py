@@ -73,7 +73,9 @@ class FCN(nn.Module):
         # BatchNorm cannot be trained on one value per channel: tiny images are padded to two cells.
         smallest = (backbone.min_size, max(backbone.min_size, max(info.reduction for info in backbone.features) + 1))
         self._grids = tuple(_padded(head.grid, backbone, size) for size in smallest)
-        self._aux_grids = tuple(_padded(aux_head.grid, backbone, size) for size in smallest) if aux_head else (None, None)
+        self._aux_grids = (
+            tuple(_padded(aux_head.grid, backbone, size) for size in smallest) if aux_head else (None, None)
+        )
         self._padding = tuple(Grid(multiple=backbone.size_multiple, min_size=size) for size in smallest)
 
     @property

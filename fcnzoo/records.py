@@ -128,7 +128,9 @@ class Record:
     def __post_init__(self) -> None:
         """Check every field against its type hint, then call `check`."""
         for field in dataclasses.fields(self):
-            value = _decode(_hints(type(self))[field.name], getattr(self, field.name), f"{type(self).__name__}.{field.name}")
+            value = _decode(
+                _hints(type(self))[field.name], getattr(self, field.name), f"{type(self).__name__}.{field.name}"
+            )
             object.__setattr__(self, field.name, value)
         self.check()
 
@@ -165,7 +167,9 @@ class Record:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for key in data:
             if key not in fields:
-                raise ValueError(f"{where} has no field {key!r}; its fields are {', '.join(fields)}.{near(str(key), fields)}")
+                raise ValueError(
+                    f"{where} has no field {key!r}; its fields are {', '.join(fields)}.{near(str(key), fields)}"
+                )
         values = {}
         for name, field in fields.items():
             if name in data:

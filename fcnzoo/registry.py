@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import Literal
 
-from fcnzoo.catalog import PAPER, backbone_names, timm_names, torchvision_names
+from fcnzoo.catalog import PAPER, backbone_names, heads_by_backbone, timm_names, torchvision_names
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.errors import UnknownModelError
 from fcnzoo.records import near
@@ -69,8 +69,7 @@ def list_models(
     Raises:
         ValueError: `head` is unknown.
     """
-    if head is not None and head not in HEADS:
-        raise ValueError(f"head must be one of {list(HEADS)}, got {head!r}")
+    _check_head(head)
     names = set()
     for spec in _registered.values():
         if head is not None and spec.name.partition("_")[0] != head:
@@ -89,25 +88,34 @@ def list_models(
     return sorted(names)
 
 
-def list_backbones(pattern: str = "*", *, source: str | None = None) -> list[str]:
+def list_backbones(pattern: str = "*", *, source: str | None = None, head: HeadName | None = None) -> list[str]:
     """List the backbones that are installed, without importing them.
 
     Args:
         pattern: Shell pattern, for the whole name or for what follows the slash.
         source: `"timm"`, `"torchvision"` or `"paper"`; all by default.
+        head: Only those this head was built on when this version of fcnzoo was made. Networks newer than
+            that are left out here; `create` tries them all the same.
 
     Returns:
         Names such as `"timm/resnet50"`, as `create(..., backbone=…)` takes them. timm's and torchvision's
         weight tags may be added: `"timm/resnet50.a1_in1k"`.
 
     Raises:
-        ValueError: `source` is unknown.
+        ValueError: `source` or `head` is unknown.
     """
+    _check_head(head)
     return [
         name
         for name in backbone_names(source)
-        if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition("/")[2], pattern)
+        if (head is None or head in heads_by_backbone().get(name, ()))
+        and (fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition("/")[2], pattern))
     ]
+
+
+def _check_head(head: str | None) -> None:
+    if head is not None and head not in HEADS:
+        raise ValueError(f"head must be one of {list(HEADS)}, got {head!r}")
 
 
 def get_spec(name: str) -> ModelSpec:

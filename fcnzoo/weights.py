@@ -130,13 +130,15 @@ def load_packaged(weights: Weights, config: FCNConfig) -> FCN:
     trained = read_config(folder)
     if config.backbone.in_channels != trained.backbone.in_channels:
         raise WeightsError(
-            f"the weights {weights.tag!r} take {trained.backbone.in_channels} channels, not {config.backbone.in_channels}; "
-            "build without pretrained=True, or with in_channels as trained"
+            f"the weights {weights.tag!r} take {trained.backbone.in_channels} channels, "
+            f"not {config.backbone.in_channels}; build without pretrained=True, or with in_channels as trained"
         )
     if config.num_classes == trained.num_classes:
         # Labels, loss and head options are the weights'.
         return _restore(trained, path)
-    return _restore(trained.replace(num_classes=config.num_classes, label_set=None, loss=config.loss), path, fresh_scores=True)
+    return _restore(
+        trained.replace(num_classes=config.num_classes, label_set=None, loss=config.loss), path, fresh_scores=True
+    )
 
 
 def _restore(config: FCNConfig, path: Path, *, fresh_scores: bool = False) -> FCN:
@@ -199,13 +201,13 @@ def _card(model: FCN, record: Mapping[str, Any]) -> str:
     rows = "".join(f"| {m['name']} | {m['value']:.4f} | {m['split']} |\n" for m in record["metrics"])
     labels = ", ".join(config.label_set.names) if config.label_set else f"{config.num_classes} classes, unnamed"
     facts = "".join(f"- {key}: {value}\n" for key, value in record["provenance"].items())
-    front = f"---\nlibrary_name: fcnzoo\npipeline_tag: image-segmentation\n"
+    front = "---\nlibrary_name: fcnzoo\npipeline_tag: image-segmentation\n"
     front += f"license: {record['license']}\n" if record["license"] else ""
     parts = [
         f"{front}---\n",
         f"# {config.head.kind} head on {config.backbone.name}\n",
         f"Classes: {labels}\n",
-        "```python\nimport fcnzoo\n\nmodel = fcnzoo.load(\"path/to/this/folder\")\n```\n",
+        '```python\nimport fcnzoo\n\nmodel = fcnzoo.load("path/to/this/folder")\n```\n',
         f"| metric | value | on |\n|---|---|---|\n{rows}" if rows else "",
         facts,
         f"Written by fcnzoo {record['library_version']}.\n",

@@ -17,7 +17,6 @@ from fcnzoo.config import BackboneConfig, Grid, Preprocess
 from fcnzoo.errors import BackboneError, WeightsError
 from fcnzoo.records import Record
 
-
 Pretrained: TypeAlias = bool | str | Path
 """`False`: random weights; `True`: the provider's own; a path: a local safetensors file."""
 
@@ -61,7 +60,7 @@ class Backbone(nn.Module):
     size_multiple: int = 1
     min_size: int = 1
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor) -> list[Tensor]:  # noqa: ARG002 - the contract of subclasses
         """Return the features, finest first: (B, C_i, ⌈H / r_i⌉, ⌈W / r_i⌉)."""
         raise BackboneError(f"{type(self).__name__} does not say how to compute its features")
 
@@ -121,6 +120,10 @@ def check_keys(
             if key in wanted and key not in optional and tuple(given[key]) != tuple(wanted[key])
         ],
     }
-    found = [f"{len(keys)} {what}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}" for what, keys in problems.items() if keys]
+    found = [
+        f"{len(keys)} {what}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}"
+        for what, keys in problems.items()
+        if keys
+    ]
     if found:
         raise WeightsError(f"{source} does not fit the network: {'; '.join(found)}")

@@ -7,6 +7,7 @@ classifier takes an image of any larger size and gives a map of class scores: a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,9 @@ def fully_convolutional(classifier: nn.Module, image_size: int = 224) -> fx.Grap
             graph.graph.erase_node(node)
         elif isinstance(module, nn.Linear):
             if kernel is None:
-                raise BackboneError(f"{type(classifier).__name__}: Linear {node.target!r} does not follow a flattened map")
+                raise BackboneError(
+                    f"{type(classifier).__name__}: Linear {node.target!r} does not follow a flattened map"
+                )
             graph.add_submodule(f"{node.target}", linear_to_conv(module, kernel))
             kernel = 1
     if kernel is None:
@@ -91,7 +94,7 @@ def fully_convolutional(classifier: nn.Module, image_size: int = 224) -> fx.Grap
 
 
 def _replace_pools_before(
-    graph: fx.GraphModule, flatten: fx.Node, modules: dict[str, nn.Module], shapes: dict[fx.Node, tuple[int, ...]]
+    graph: fx.GraphModule, flatten: fx.Node, modules: Mapping[str, nn.Module], shapes: dict[fx.Node, tuple[int, ...]]
 ) -> None:
     """Replace the pooling that feeds a flattening; poolings inside the network (squeeze-excite) stay."""
     node = flatten.all_input_nodes[0]
@@ -130,6 +133,7 @@ class _Shapes(fx.Interpreter):
         return self._shapes
 
     def run_node(self, n: fx.Node) -> object:
+        """Run one node and keep the shape of what it gives."""
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self._shapes[n] = tuple(result.shape)

@@ -107,7 +107,9 @@ def _check_file(config: BackboneConfig, path: Any) -> None:
     given = {key: tensor.shape for key, tensor in read_safetensors(path).items()}
     aside = {key for key in {*wanted, *given} if key.rpartition(".")[0] in heads}
     check_keys(given, wanted, source=str(path), optional=aside)
-    logger.info("%s: loaded into %s; classifier keys left out: %s", path, config.name, sorted(aside & set(given)) or "none")
+    logger.info(
+        "%s: loaded into %s; classifier keys left out: %s", path, config.name, sorted(aside & set(given)) or "none"
+    )
 
 
 def _preprocess(pretrained_cfg: dict[str, Any], in_channels: int) -> Preprocess:

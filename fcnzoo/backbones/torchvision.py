@@ -22,7 +22,9 @@ from fcnzoo.config import BackboneConfig, Preprocess, fit_channels
 from fcnzoo.errors import BackboneError, UnknownModelError, WeightsError
 from fcnzoo.records import near
 
-_LEAVES = [member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(member, nn.Module)]
+_LEAVES = [
+    member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(member, nn.Module)
+]
 TRACING = {"autowrap_modules": (math, torchvision.ops), "leaf_modules": _LEAVES}
 """How graphs are traced: as `create_feature_extractor` does by default, said outright so that names agree."""
 
@@ -63,9 +65,7 @@ class TorchvisionBackbone(Backbone):
                 f"{[info.reduction for info in self.features]}"
             )
         nodes = {info.tap: str(i) for i, info in enumerate(self.features)}
-        self.network = create_feature_extractor(
-            classifier, nodes, tracer_kwargs=TRACING, suppress_diff_warning=True
-        )
+        self.network = create_feature_extractor(classifier, nodes, tracer_kwargs=TRACING, suppress_diff_warning=True)
         self.size_multiple = config.size_multiple or (32 if config.output_stride is not None else coarsest)
         self.preprocess = _preprocess(weights, config.in_channels)
 
@@ -86,9 +86,10 @@ def _find(config: BackboneConfig) -> tuple[str, Any]:
         raise UnknownModelError(
             f"torchvision {torchvision.__version__} has no classifier {architecture!r}.{near(architecture, known)}"
         )
-    entries = {entry.name.lower(): entry for entry in torchvision.models.get_model_weights(architecture)}
+    published: Any = torchvision.models.get_model_weights(architecture)
+    entries = {entry.name.lower(): entry for entry in published}
     if not tag:
-        return architecture, torchvision.models.get_model_weights(architecture).DEFAULT
+        return architecture, published.DEFAULT
     if tag.lower() not in entries:
         raise UnknownModelError(f"torchvision/{architecture} has no weights {tag!r}; it has {', '.join(entries)}")
     return architecture, entries[tag.lower()]

@@ -116,9 +116,7 @@ class PaperVGG16(Backbone):
 
 
 def _fit(preprocess: Preprocess, channels: int) -> Preprocess:
-    return preprocess.replace(
-        mean=fit_channels(preprocess.mean, channels), std=fit_channels(preprocess.std, channels)
-    )
+    return preprocess.replace(mean=fit_channels(preprocess.mean, channels), std=fit_channels(preprocess.std, channels))
 
 
 def rename_classifier(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
+from fcnzoo.labels import get_label_set
 from fcnzoo.spec import ModelSpec
 
 BACKBONES = (
@@ -24,6 +25,19 @@ BACKBONES = (
 )
 """Architectures, small to large."""
 
+LITE0 = ModelSpec(
+    name="fcn8s_tf_efficientnet_lite0",
+    config=FCNConfig(
+        backbone=BackboneConfig("timm/tf_efficientnet_lite0"),
+        head=SkipHeadConfig(stride=8, hidden_channels=128, dropout=0.1, detail=(4,), detail_channels=32),
+        num_classes=11,
+        label_set=get_label_set("camvid"),
+    ),
+    description="FCN-8s skip fusion with hidden layers and a detail tap at 4, on timm's tf_efficientnet_lite0",
+    reference="Long, Shelhamer & Darrell 2015 (skip fusion); timm (backbone)",
+)
+"""The shipped model: small, and fast on a CPU."""
+
 ENTRIES = tuple(
     ModelSpec(
         name=f"fcn{stride}s_{backbone}",
@@ -33,5 +47,6 @@ ENTRIES = tuple(
     )
     for backbone in BACKBONES
     for stride in (32, 16, 8)
-)
+    if f"fcn{stride}s_{backbone}" != LITE0.name
+) + (LITE0,)
 """fcn32s_…, fcn16s_… and fcn8s_… on each."""

@@ -1,0 +1,1 @@
+"""Measurements that print tables, and the tables the package carries."""

@@ -1,0 +1,113 @@
+"""`fcnzoo evaluate`: measure a network on a data set."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnzoo.cli.console import print_table
+
+if TYPE_CHECKING:
+    from fcnzoo.data import SegmentationDataset
+    from fcnzoo.evaluate import Evaluation
+    from fcnzoo.model import FCN
+
+
+class Layout(StrEnum):
+    """How the folders of a data set are laid out."""
+
+    camvid = "camvid"
+    voc = "voc"
+    cityscapes = "cityscapes"
+    ade20k = "ade20k"
+    folder = "folder"
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a saved model, or name of a zoo model with trained weights.", show_default=False
+        ),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)],
+    dataset: Annotated[
+        Layout, typer.Option("--dataset", help="Its layout; folder: images/ and masks/ of the model's own classes.")
+    ] = Layout.folder,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which split. Default: val; for folder, the folder itself.")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
+    scales: Annotated[
+        str, typer.Option("--scales", help="Average over these factors of the image size: 0.75,1,1.25.")
+    ] = "1",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images read at once.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read images.")] = 0,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="Write photo, truth and prediction of 8 images to this file.")
+    ] = None,
+) -> None:
+    """Measure a network on a data set.
+
+    Prints IoU and accuracy of every class, and their means, in percent; void pixels take no part, and
+    everything is measured at the masks' own size.
+    """
+    import torch
+
+    from fcnzoo.evaluate import evaluate as run
+    from fcnzoo.files import atomic
+    from fcnzoo.predict import Predictor
+
+    factors = _factors(scales)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is better known now
+    network = Predictor(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).model
+    result = run(
+        network,
+        _dataset(network, dataset, data, split),
+        batch_size=batch_size,
+        flip=flip,
+        scales=factors,
+        num_workers=workers,
+        picture_grid=pictures,
+    )
+    if json is not None:
+        with atomic(json, "w") as file:
+            file.write(result.to_json())
+    _print(result)
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of factors such as 0.75,1,1.25", param_hint="--scales") from None
+
+
+def _dataset(model: FCN, layout: Layout, root: Path, split: str | None) -> SegmentationDataset:
+    from fcnzoo.data import open_dataset
+    from fcnzoo.labels import generic_label_set
+
+    if layout is not Layout.folder:
+        return open_dataset(layout.value, root, split or "val")
+    return open_dataset("folder", root, split, label_set=model.label_set or generic_label_set(model.num_classes))
+
+
+def _print(result: Evaluation) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(result.table())
+        return
+    print_table(("class", "IoU %", "accuracy %"), result.metrics.rows())
+    if result.metrics.absent:
+        absent = ", ".join(result.metrics.absent)
+        print(f"fcnzoo: neither in the truth nor predicted, in no mean: {absent}", file=sys.stderr)

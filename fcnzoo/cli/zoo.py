@@ -1,0 +1,205 @@
+"""`fcnzoo list` and `fcnzoo info`: what models there are, and what one is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from fcnzoo.cli.console import complain, print_table
+
+if TYPE_CHECKING:
+    from fcnzoo.model import FCN
+    from fcnzoo.spec import ModelSpec, Weights
+
+
+def list_models(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Part of the name, or a shell pattern such as 'fcn8s_*'.", show_default=False),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="Only this head: fcn32s, fcn16s, fcn8s or fcn.", show_default=False)
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only trained weights, each as name.tag.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Only weights trained on this data set.", show_default=False)
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option("--license", help="Only weights under this licence.", show_default=False)
+    ] = None,
+    backbones: Annotated[
+        bool, typer.Option("--backbones", help="List backbones instead: any of them goes with any head that fits.")
+    ] = False,
+) -> None:
+    """List the models of the zoo, or the backbones it can build on.
+
+    On a terminal as a table; elsewhere one line each, columns separated by tabs, the name first.
+    """
+    from fcnzoo import registry
+
+    if head is not None and head not in registry.HEADS:
+        raise typer.BadParameter(f"{head!r} is none of {', '.join(registry.HEADS)}", param_hint="--head")
+    if backbones and (head or pretrained or dataset or license):
+        raise typer.BadParameter("takes a pattern only, none of the filters for models", param_hint="--backbones")
+    wanted = "*" if pattern is None else pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    if backbones:
+        rows = [(name,) for name in registry.list_backbones(wanted)]
+    else:
+        names = registry.list_models(
+            wanted,
+            pretrained=pretrained,
+            head=cast("registry.HeadName | None", head),
+            dataset=dataset,
+            license=license,
+        )
+        rows = [_row(name) for name in names]
+    if not rows:
+        complain(f"no {'backbone' if backbones else 'model'} fits; `fcnzoo list` without options lists all")
+        raise typer.Exit(1)
+    print_table(("name",) if backbones else ("name", "weights", "trained on", "licence", "description"), rows)
+
+
+def _row(name: str) -> tuple[str, ...]:
+    """Return the columns of a model (or, with a tag in the name, of one set of its weights)."""
+    from fcnzoo.registry import get_spec
+
+    spec = get_spec(name)
+    tag = name.partition(".")[2]
+    weights = [one for one in spec.weights if not tag or one.tag == tag]
+    columns = (", ".join(dict.fromkeys(getattr(one, key) for one in weights)) for key in ("tag", "dataset", "license"))
+    return (name, *(column or "–" for column in columns), spec.description)
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="Name of a model, or folder of a saved one.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what a model is: backbone, features, head, parameters, preprocessing, labels, weights, licence.
+
+    The network is built without memory or time: no weights are loaded or fetched.
+    """
+    facts = describe(name)
+    typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return what `info` prints, ready for JSON.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: The folder does not hold a saved model.
+    """
+    from fcnzoo.predict import is_folder
+
+    spec, model, tag = _from_folder(name) if is_folder(name) else _from_zoo(name)
+    config = model.config
+    roles = dict.fromkeys(model.head.taps, "head")
+    if model.aux_head is not None:
+        roles |= dict.fromkeys(model.aux_head.taps, "aux head")
+    weights = [one for one in spec.weights if tag is None or one.tag == tag]
+    return {
+        "name": name,
+        "description": spec.description,
+        "reference": spec.reference,
+        "backbone": config.backbone.to_dict(),
+        "features": [
+            {"reduction": info.reduction, "channels": info.channels, "tap": info.tap, "used_by": roles.get(i)}
+            for i, info in enumerate(model.backbone.features)
+        ],
+        "head": config.head.to_dict(),
+        "aux_head": None if config.aux_head is None else config.aux_head.to_dict(),
+        "grid": model.head.grid.to_dict(),
+        "parameters": {
+            part: sum(parameter.numel() for parameter in module.parameters())
+            for part, module in (("total", model), *model.named_children())
+        },
+        "num_classes": config.num_classes,
+        "label_set": None
+        if config.label_set is None
+        else {"name": config.label_set.name, "names": list(config.label_set.names)},
+        "preprocess": model.preprocess.to_dict(),
+        "weights": [one.to_dict() for one in weights],
+    }
+
+
+def _from_zoo(name: str) -> tuple[ModelSpec, FCN, str | None]:
+    from fcnzoo.factory import create
+    from fcnzoo.registry import split_name
+
+    spec, tag = split_name(name)
+    return spec, create(name, device="meta"), tag
+
+
+def _from_folder(folder: str) -> tuple[ModelSpec, FCN, None]:
+    import torch
+
+    from fcnzoo.model import build
+    from fcnzoo.spec import ModelSpec
+    from fcnzoo.weights import read_config
+
+    config = read_config(folder)
+    with torch.device("meta"):
+        model = build(config)
+    name = Path(folder).resolve().name.replace(".", "_").replace(" ", "_") or "model"
+    return ModelSpec(name=name, config=config, description="a saved model"), model, None
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """Lay the facts out for reading."""
+    from fcnzoo.spec import Weights
+
+    backbone, head, parameters = facts["backbone"], facts["head"], facts["parameters"]
+    used = [feature for feature in facts["features"] if feature["used_by"]]
+    parts = ", ".join(f"{part} {count:,}" for part, count in parameters.items() if part != "total")
+    lines = [
+        facts["name"],
+        *_field("what", facts["description"]),
+        *_field("follows", facts["reference"]),
+        *_field("backbone", f"{backbone['name']}, {_options(backbone, skip=('name',))}"),
+        *_field("head", f"{head['kind']}, {_options(head, skip=('kind',))}"),
+        *_field("aux head", facts["aux_head"] and _options(facts["aux_head"], skip=("kind",))),
+        *_field("features", "reduction  channels  used by   taken from"),
+        *(
+            _MARGIN + f"{feature['reduction']:>9}  {feature['channels']:>8}  {feature['used_by']:<8}  {feature['tap']}"
+            for feature in used
+        ),
+        *_field("parameters", f"{parameters['total']:,} ({parts})"),
+        *_field("preprocess", _options(facts["preprocess"])),
+        *_field("labels", _labels(facts)),
+    ]
+    for number, one in enumerate(facts["weights"]):
+        lines += _field("weights" if number == 0 else "", _weights(Weights.from_dict(one)))
+    if not facts["weights"]:
+        lines += _field("weights", "none trained for segmentation; its backbone's come with pretrained_backbone=True")
+    return lines
+
+
+_MARGIN = " " * 13
+
+
+def _field(name: str, text: str | None) -> list[str]:
+    """Return one line, or none where there is nothing to say."""
+    return [f"  {name:<11}{text}"] if text else []
+
+
+def _options(values: dict[str, Any], skip: tuple[str, ...] = ()) -> str:
+    """Return settings as `key=value`, without those that are not set."""
+    shown = {key: value for key, value in values.items() if key not in skip and value is not None}
+    return ", ".join(f"{key}={value}" for key, value in shown.items())
+
+
+def _labels(facts: dict[str, Any]) -> str:
+    if facts["label_set"] is None:
+        return f"{facts['num_classes']} classes, unnamed"
+    names = facts["label_set"]["names"]
+    more = f", … ({len(names)} in all)" if len(names) > 25 else ""
+    return f"{facts['label_set']['name']}: {', '.join(names[:25])}{more}"
+
+
+def _weights(weights: Weights) -> str:
+    metrics = "".join(f", {metric.name} {metric.value:.3f} on {metric.split}" for metric in weights.metrics)
+    note = f"; {weights.note}" if weights.note else ""
+    return f"{weights.tag}: trained on {weights.dataset}, licence {weights.license}{metrics}{note}"

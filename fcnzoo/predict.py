@@ -1,0 +1,164 @@
+"""Images in, label maps out: the model's tensors stay inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, overload
+
+import numpy as np
+import torch
+
+from fcnzoo.errors import WeightsError
+from fcnzoo.images import ImageSource, load_image, to_array
+from fcnzoo.labels import LabelSet, generic_label_set
+from fcnzoo.model import FCN, evaluating
+from fcnzoo.ops import upsample_argmax
+from fcnzoo.preprocess import to_tensor
+from fcnzoo.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from fcnzoo.config import Grid
+
+
+class Predictor:
+    """A network that takes images and gives [`Segmentation`][fcnzoo.Segmentation]s.
+
+    The network runs in evaluation mode and without gradients; each module's own training flag is put
+    back afterwards, so a model in training can be looked through at any time.
+
+    Example:
+        predictor = fcnzoo.Predictor()                       # the shipped model
+        predictor("street.jpg").save("street.png", kind="overlay")
+    """
+
+    model: FCN
+    """The network; its `preprocess` says how images become its tensors."""
+    label_set: LabelSet
+    """Names and colours of its classes: its own, or `class 0`, `class 1`, … if nobody said what they are."""
+
+    def __init__(self, model: FCN | str | Path | None = None, *, device: torch.device | str | None = None) -> None:
+        """Take, create or load a network.
+
+        Args:
+            model: A model, used as it is, not copied; the name of a zoo model, created with its
+                pretrained weights; a folder that `fcnzoo.save` wrote, as a `Path` or as a text that
+                has a separator in it or is an existing folder with a `config.json`; `None`: the model that
+                is shipped with the library.
+            device: Where it runs (a model that was given is moved there); `None`: where it is.
+
+        Raises:
+            UnknownModelError: There is no model of that name.
+            WeightsError: Its weights cannot be had.
+            ValueError: The device does not exist here.
+            TypeError: `model` is of another type.
+        """
+        self.model = _resolve(model)
+        if device is not None:
+            move(self.model, device)
+        self.label_set = self.model.label_set or generic_label_set(self.model.num_classes)
+
+    def __repr__(self) -> str:
+        return f"Predictor({type(self.model).__name__}, {self.model.num_classes} classes of {self.label_set.name!r})"
+
+    @overload
+    def __call__(self, image: ImageSource) -> Segmentation: ...
+    @overload
+    def __call__(self, image: Sequence[ImageSource]) -> list[Segmentation]: ...
+    def __call__(self, image: ImageSource | Sequence[ImageSource]) -> Segmentation | list[Segmentation]:
+        """Segment one image, or each of a list.
+
+        If the network's preprocessing resizes, it sees the resized image and the label map is sampled
+        from its scores at the image's own size. (Networks with a geometry of their own, such as the
+        paper's, or that pad the resized image: labels at the resized size, brought back by nearest neighbour.)
+
+        Args:
+            image: Whatever [`load_image`][fcnzoo.images.load_image] takes, or a list of it. A network of
+                other than 1 or 3 channels takes uint8 arrays (H, W, C) or tensors (C, H, W) with that
+                many; the first three, or the only one, stand for the picture in `Segmentation.image`.
+
+        Raises:
+            OSError, ValueError, TypeError: As `load_image`; or the number of channels does not fit.
+        """
+        if isinstance(image, list | tuple):
+            return [self._segment(one) for one in image]
+        return self._segment(image)  # pyright: ignore[reportArgumentType]  # a Sequence that is no list is refused there
+
+    def _segment(self, source: ImageSource) -> Segmentation:
+        channels = len(self.model.preprocess.mean)
+        if channels in (1, 3):
+            given = picture = load_image(source)
+        elif isinstance(source, np.ndarray | torch.Tensor):
+            given = to_array(source)
+            picture = load_image(given[:, :, :3] if channels > 2 else given[:, :, :1])
+        else:
+            raise ValueError(
+                f"the network takes {channels} channels; give a uint8 array (H, W, {channels}) "
+                f"or tensor ({channels}, H, W), got {type(source).__name__}"
+            )
+        device = next(self.model.parameters()).device
+        tensor = to_tensor(given, self.model.preprocess, device=device, dtype=self.model.dtype)
+        labels = self._labels(tensor, (picture.height, picture.width))
+        return Segmentation(labels, self.label_set, picture)
+
+    def _labels(self, tensor: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Return the labels (H, W) at `size` of a tensor (1, C, h, w) that may have been resized."""
+        seen = (tensor.shape[2], tensor.shape[3])
+        with torch.inference_mode(), evaluating(self.model):
+            scores = self.model.scores(tensor, aux=False)
+            grid, sampled = scores.grid, seen
+            if seen != size and _fits(grid, seen):
+                grid, sampled = grid.replace(multiple=1, min_size=1), size  # the scores span the image, at any size
+            labels = upsample_argmax(scores.main, grid, sampled)[0].cpu().numpy()
+        if sampled == size:
+            return labels
+        rows, columns = (
+            ((np.arange(want) + 0.5) * (have / want)).astype(np.intp) for want, have in zip(size, seen, strict=True)
+        )
+        return labels[rows[:, None], columns]
+
+
+def _fits(grid: Grid, size: tuple[int, int]) -> bool:
+    """Whether the scores span the image that the network saw, without padding."""
+    return grid.stride is None and not grid.offset and all(grid.padded(length) == length for length in size)
+
+
+def move(model: torch.nn.Module, device: torch.device | str) -> None:
+    """Move a model to a device.
+
+    Raises:
+        ValueError: The device does not exist here, or is full; PyTorch's own errors for that have many types.
+    """
+    try:
+        model.to(torch.device(device))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
+
+
+def _resolve(model: FCN | str | Path | None) -> FCN:
+    """Turn what a user calls a model into one."""
+    if isinstance(model, torch.nn.Module):
+        if not hasattr(model, "scores"):
+            raise TypeError(f"model must be an FCN, got {type(model).__name__}, which has no scores()")
+        return cast("FCN", model)  # or what torch.compile made of one
+    from fcnzoo.factory import create
+    from fcnzoo.registry import DEFAULT_MODEL
+    from fcnzoo.weights import load
+
+    if model is None:
+        if DEFAULT_MODEL is None:
+            raise WeightsError("this build of fcnzoo ships no model; give a model, the name of one, or a folder")
+        return create(DEFAULT_MODEL, pretrained=True)
+    if isinstance(model, Path) or (isinstance(model, str) and is_folder(model)):
+        return load(model)
+    if isinstance(model, str):
+        return create(model, pretrained=True)
+    raise TypeError(f"model must be an FCN, a name, a folder or None, got {type(model).__name__}")
+
+
+def is_folder(name: str) -> bool:
+    """Whether a text means a saved model and not a name of the zoo."""
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    return any(separator in name for separator in separators) or (Path(name) / "config.json").is_file()
