@@ -166,7 +166,7 @@ def test_dilated_head_is_torchvisions() -> None:
 
 
 def test_concatenating_head_is_mmsegs() -> None:
-    """mmsegmentation's FCNHead: two convolutions, then one over [features, hidden], then the scores."""
+    """Mmsegmentation's FCNHead: two convolutions, then one over [features, hidden], then the scores."""
     config = DilatedHeadConfig(hidden_channels=7, num_convs=2, concat_input=True)
     head = DilatedHead(config, INFOS, 5, "x").eval()
     maps = features()

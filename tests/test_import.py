@@ -74,7 +74,9 @@ def test_type_checkers_see_what_python_sees() -> None:
 
 def test_all_is_sorted_and_complete() -> None:
     """`__all__` holds every lazy name and module once; `dir` shows it; star import works."""
-    assert sorted(fcnzoo.__all__, key=str.lower) == sorted({*fcnzoo._NAMES, *fcnzoo._MODULES, "__version__"}, key=str.lower)
+    assert sorted(fcnzoo.__all__, key=str.lower) == sorted(
+        {*fcnzoo._NAMES, *fcnzoo._MODULES, "__version__"}, key=str.lower
+    )
     assert dir(fcnzoo) == sorted(fcnzoo.__all__)
     names: dict[str, object] = {}
     exec("from fcnzoo import *", names)
@@ -90,7 +92,9 @@ def test_unknown_names_are_attribute_errors() -> None:
 def has_own_docstring(value: object) -> bool:
     """Whether somebody wrote a docstring (the one that `dataclass` makes up does not count)."""
     text = value.__dict__.get("__doc__") if isinstance(value, type) else getattr(value, "__doc__", None)
-    made_up = isinstance(value, type) and dataclasses.is_dataclass(value) and (text or "").startswith(f"{value.__name__}(")
+    made_up = (
+        isinstance(value, type) and dataclasses.is_dataclass(value) and (text or "").startswith(f"{value.__name__}(")
+    )
     return bool(text and text.strip()) and not made_up
 
 
@@ -101,7 +105,9 @@ def test_public_names_have_docstrings(name: str) -> None:
     assert has_own_docstring(value)
     if inspect.isclass(value):
         for member, thing in vars(value).items():
-            if not member.startswith("_") and (callable(thing) or isinstance(thing, property | classmethod | staticmethod)):
+            if not member.startswith("_") and (
+                callable(thing) or isinstance(thing, property | classmethod | staticmethod)
+            ):
                 assert (getattr(thing, "__doc__", None) or "").strip(), f"{name}.{member}"
 
 

@@ -34,7 +34,9 @@ HEADS: dict[str, FCNConfig] = {
     "fcn8s depthwise": FCNConfig(TINY, SkipHeadConfig(init="xavier", upsampling="deconv_depthwise"), num_classes=5),
     "fcn": FCNConfig(DILATED, DilatedHeadConfig(), DilatedHeadConfig(), num_classes=5),
     "fcn concat": FCNConfig(DILATED, DilatedHeadConfig(num_convs=2, concat_input=True), num_classes=5),
-    "fcn unpadded": FCNConfig(DILATED.replace(size_multiple=1), DilatedHeadConfig(), DilatedHeadConfig(), num_classes=5),
+    "fcn unpadded": FCNConfig(
+        DILATED.replace(size_multiple=1), DilatedHeadConfig(), DilatedHeadConfig(), num_classes=5
+    ),
     "fcn32s unpadded": FCNConfig(
         TINY.replace(size_multiple=1),
         SkipHeadConfig(stride=32, init="xavier", upsampling="deconv"),
@@ -320,7 +322,9 @@ def test_loss_is_cross_entropy_of_interpolated_scores(name: str, options: dict[s
     want.backward()
     torch.testing.assert_close(loss, want, rtol=1e-10, atol=1e-12)
     for (key, got), other in zip(model.named_parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(got.grad, other.grad, rtol=1e-8, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            got.grad, other.grad, rtol=1e-8, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 def test_aux_head_takes_part_in_training_only() -> None:
@@ -378,18 +382,17 @@ def test_labels_out_of_range_are_refused(value: int, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 32, 32), (32, 32), (3,), (), (1, 1, 32, 32), (1, 4, 32, 32), (0, 3, 32, 32), (1, 3, 0, 32), (1, 3, 1, 8, 8)]
+    "shape",
+    [(3, 32, 32), (32, 32), (3,), (), (1, 1, 32, 32), (1, 4, 32, 32), (0, 3, 32, 32), (1, 3, 0, 32), (1, 3, 1, 8, 8)],
 )
 @pytest.mark.parametrize("call", ["forward", "scores", "predict", "loss"])
 def test_images_of_wrong_shape_are_refused(shape: tuple[int, ...], call: str) -> None:
     """An image that is not (B, 3, H, W) is a ValueError that shows its shape, whatever is called."""
     model = build(HEADS["fcn8s"])
-    image = torch.zeros(shape)
+    arguments = (torch.zeros(1, 32, 32, dtype=torch.int64),) if call == "loss" else ()
+    method = getattr(model, "forward" if call == "loss" else call)
     with pytest.raises(ValueError, match="image must be"):
-        if call == "loss":
-            model(image, torch.zeros(1, 32, 32, dtype=torch.int64))
-        else:
-            getattr(model, call)(image)
+        method(torch.zeros(shape), *arguments)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64, torch.bfloat16])
@@ -590,7 +593,7 @@ def test_predict_leaves_modes_as_they_were() -> None:
 
 
 def test_predict_leaves_traced_backbones_as_they_were() -> None:
-    """torchvision's feature extractors hold one graph per mode: after `predict` the training graph is back."""
+    """Torchvision's feature extractors hold one graph per mode: after `predict` the training graph is back."""
     network = fcnzoo.create("fcn8s", backbone="torchvision/shufflenet_v2_x0_5").train()
     extractor = network.backbone.network
     network.predict(torch.randn(1, 3, 32, 32))

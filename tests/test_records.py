@@ -148,9 +148,7 @@ def test_replace_checks_like_a_new_record() -> None:
     ],
 )
 @pytest.mark.parametrize("how", ["constructor", "mapping"])
-def test_wrong_values_name_their_field(
-    field: str, value: Any, error: type[Exception], message: str, how: str
-) -> None:
+def test_wrong_values_name_their_field(field: str, value: Any, error: type[Exception], message: str, how: str) -> None:
     """A wrong type or impossible value says which field, what was given and what is allowed."""
     given = {"name": "a", field: value}
     with pytest.raises(error, match=message):
@@ -159,7 +157,9 @@ def test_wrong_values_name_their_field(
 
 def test_unknown_keys_are_refused() -> None:
     """A key that is no field is a ValueError that lists the fields and the nearest one."""
-    with pytest.raises(ValueError, match=r"Outer has no field 'cuont'; its fields are name, count.*Did you mean count\?"):
+    with pytest.raises(
+        ValueError, match=r"Outer has no field 'cuont'; its fields are name, count.*Did you mean count\?"
+    ):
         Outer.from_dict({"name": "a", "cuont": 1})
 
 

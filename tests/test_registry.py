@@ -68,7 +68,7 @@ def test_heads_are_told_apart() -> None:
 
 def test_unknown_heads_are_refused() -> None:
     """A head that is none is a ValueError that lists them."""
-    with pytest.raises(ValueError, match="fcn32s.*fcn16s.*fcn8s.*'fcn'"):
+    with pytest.raises(ValueError, match=r"fcn32s.*fcn16s.*fcn8s.*'fcn'"):
         list_models(head="unet")  # pyright: ignore
 
 
@@ -198,7 +198,9 @@ def test_backbones_are_looked_up_at_timm_first(name: str, full: str) -> None:
     assert registry.check_backbone(full) == full
 
 
-@pytest.mark.parametrize(("name", "hint"), [("resnet5O", "resnet50"), ("timm/resnet5O", "timm/resnet50"), ("timm/", "timm/")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("resnet5O", "resnet50"), ("timm/resnet5O", "timm/resnet50"), ("timm/", "timm/")]
+)
 def test_unknown_backbones_list_near_ones(name: str, hint: str) -> None:
     """A backbone that nobody has is an UnknownModelError with near names."""
     with pytest.raises(UnknownModelError, match=hint):

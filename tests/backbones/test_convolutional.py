@@ -23,7 +23,11 @@ class SmallVGG(nn.Module):
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(8), nn.Conv2d(6, 5, 3, padding=1), nn.MaxPool2d(4)
+            nn.Conv2d(channels, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(8),
+            nn.Conv2d(6, 5, 3, padding=1),
+            nn.MaxPool2d(4),
         )
         self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
         self.classifier = nn.Sequential(
@@ -58,7 +62,9 @@ def test_logits_at_224_are_the_classifiers(name: str) -> None:
     torch.testing.assert_close(got.flatten(1), want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "classes"), [("small vgg", 10), ("torchvision alexnet", 1000), ("torchvision resnet18", 1000)])
+@pytest.mark.parametrize(
+    ("name", "classes"), [("small vgg", 10), ("torchvision alexnet", 1000), ("torchvision resnet18", 1000)]
+)
 def test_larger_images_give_heat_maps(name: str, classes: int) -> None:
     """On a larger image there is one score per class and place, each step of 32 pixels one more."""
     network = fully_convolutional(NETWORKS[name]())
@@ -104,7 +110,9 @@ def test_other_numbers_of_channels() -> None:
     """A classifier of grey images is made convolutional like any other."""
     classifier = SmallVGG(channels=1).eval()
     image = torch.randn(1, 1, 224, 224)
-    torch.testing.assert_close(fully_convolutional(classifier)(image).flatten(1), classifier(image), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        fully_convolutional(classifier)(image).flatten(1), classifier(image), rtol=1e-5, atol=1e-5
+    )
 
 
 class Branching(nn.Module):

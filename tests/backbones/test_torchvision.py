@@ -20,7 +20,13 @@ SHUFFLE = "shufflenet_v2_x0_5"
 # (reduction, channels) at the ends of the stages, from the architectures' own tables, and the module in
 # which each tap must lie: the last block of its stage.
 STAGES = {
-    "resnet18": [(2, 64, "relu"), (4, 64, "layer1.1"), (8, 128, "layer2.1"), (16, 256, "layer3.1"), (32, 512, "layer4.1")],
+    "resnet18": [
+        (2, 64, "relu"),
+        (4, 64, "layer1.1"),
+        (8, 128, "layer2.1"),
+        (16, 256, "layer3.1"),
+        (32, 512, "layer4.1"),
+    ],
     "mobilenet_v3_small": [
         (2, 16, "features.0"),
         (4, 16, "features.1"),
@@ -28,8 +34,19 @@ STAGES = {
         (16, 48, "features.8"),
         (32, 576, "features.12"),
     ],
-    "convnext_tiny": [(4, 96, "features.1.2"), (8, 192, "features.3.2"), (16, 384, "features.5.8"), (32, 768, "features.7.2")],
-    "shufflenet_v2_x0_5": [(2, 24, "conv1"), (4, 24, "maxpool"), (8, 48, "stage2.3"), (16, 96, "stage3.7"), (32, 1024, "conv5")],
+    "convnext_tiny": [
+        (4, 96, "features.1.2"),
+        (8, 192, "features.3.2"),
+        (16, 384, "features.5.8"),
+        (32, 768, "features.7.2"),
+    ],
+    "shufflenet_v2_x0_5": [
+        (2, 24, "conv1"),
+        (4, 24, "maxpool"),
+        (8, 48, "stage2.3"),
+        (16, 96, "stage3.7"),
+        (32, 1024, "conv5"),
+    ],
     "densenet121": [
         (2, 64, "features.relu0"),
         (4, 256, "features.denseblock1"),
@@ -110,7 +127,9 @@ def test_dilated_resnet_is_torchvisions_own() -> None:
 @pytest.mark.parametrize("stride", [8, 16])
 def test_networks_that_cannot_be_dilated_are_refused(name: str, stride: int) -> None:
     """A network that refuses, or silently ignores, dilation is a BackboneError that says so in one line."""
-    with pytest.raises(BackboneError, match=rf"torchvision/{name} cannot be dilated to output_stride={stride}") as caught:
+    with pytest.raises(
+        BackboneError, match=rf"torchvision/{name} cannot be dilated to output_stride={stride}"
+    ) as caught:
         on_meta(name, output_stride=stride)
     assert "\n" not in str(caught.value)
 

@@ -38,7 +38,9 @@ def torchvision_weights() -> dict[str, torch.Tensor]:
     weights = {}
     for key, tensor in timm_weights().items():
         layer, _, kind = key.rpartition(".")
-        weights[f"{names.get(layer, layer)}.{kind}"] = tensor.flatten(1) if tensor.ndim == 4 and layer in names else tensor
+        weights[f"{names.get(layer, layer)}.{kind}"] = (
+            tensor.flatten(1) if tensor.ndim == 4 and layer in names else tensor
+        )
     return weights
 
 

@@ -36,7 +36,9 @@ def test_equals_cross_entropy_of_the_logits(grid: Grid, options: dict[str, Any],
     """Loss and gradient are those of PyTorch's cross-entropy on the upsampled scores."""
     scores, target = example()
     loss = ops.upsample_cross_entropy(scores, target, grid, reduction=reduction, **options)  # pyright: ignore
-    want = F.cross_entropy(ops.upsample(scores, grid, (21, 18)), target, ignore_index=255, reduction=reduction, **options)
+    want = F.cross_entropy(
+        ops.upsample(scores, grid, (21, 18)), target, ignore_index=255, reduction=reduction, **options
+    )
     torch.testing.assert_close(loss, want, rtol=1e-12, atol=1e-12)
     got_gradient, want_gradient = (torch.autograd.grad(x, scores)[0] for x in (loss, want))
     torch.testing.assert_close(got_gradient, want_gradient, rtol=1e-11, atol=1e-13)
