@@ -273,8 +273,10 @@ class FCNConfig(Record):
 
     def check(self) -> None:
         """See `Record.check`."""
-        if self.format > FORMAT or self.format < 1:
+        if self.format > FORMAT:
             raise ValueError(_future(self.format))
+        if self.format < 1:
+            self.refuse("format", "must be at least 1")
         if self.num_classes < 1:
             self.refuse("num_classes", "must be at least 1")
         if self.num_classes > 2**15:

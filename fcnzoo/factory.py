@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, fit_channels
-from fcnzoo.errors import WeightsError
+from fcnzoo.errors import BackboneError, WeightsError
 from fcnzoo.model import FCN, build
 from fcnzoo.registry import HEADS, check_backbone, head_config, list_models, split_name
 from fcnzoo.spec import ModelSpec, Weights
@@ -23,7 +23,7 @@ def create(
     *,
     pretrained: bool = False,
     num_classes: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     backbone: str | None = None,
     pretrained_backbone: Pretrained = False,
     aux: bool | None = None,
@@ -39,7 +39,7 @@ def create(
             torchvision backbone (`fcn8s_convnext_tiny`); or a bare head (`fcn8s`) with `backbone=`.
         pretrained: Load trained segmentation weights: those of the tag, or the default ones.
         num_classes: K. Other than the weights', only the score layers stay fresh.
-        in_channels: Channels of the image.
+        in_channels: Channels of the image; by default as the entry says (3 for every built-in one).
         backbone: For a bare head: `"timm/…"`, `"torchvision/…"`, `"paper/vgg16"`.
         pretrained_backbone: `True`: the provider's ImageNet weights; a path: a local safetensors file with
             the provider's keys. Not together with `pretrained`, which brings the backbone's.
@@ -61,15 +61,16 @@ def create(
     if pretrained and pretrained_backbone is not False:
         raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
     spec, tag = _resolve(name, backbone)
+    from fcnzoo.weights import load_packaged, packaged_config
+
     weights = _pick_weights(spec, tag) if pretrained else None
-    config = _configure(spec.config, num_classes, in_channels, aux, output_stride, geometry)
-    if weights is None and pretrained_backbone is not False and config.backbone.source == "paper":
+    base = spec.config if weights is None else packaged_config(weights)
+    config = _configure(base, num_classes, in_channels, aux, output_stride, geometry)
+    if pretrained_backbone is not False and config.backbone.source == "paper":
         # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
         config = config.replace(preprocess=None)
     if weights is not None:
-        from fcnzoo.weights import load_packaged
-
-        model = load_packaged(weights, config)
+        model = load_packaged(weights, config).train()
     else:
         with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
             model = build(config, pretrained_backbone=pretrained_backbone)
@@ -102,6 +103,8 @@ def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
             f"backbone={backbone!r} goes with a bare head ({', '.join(HEADS)}); {name!r} says its backbone itself"
         )
     full = check_backbone(backbone)
+    if name == "fcn" and full.startswith("paper/"):
+        raise BackboneError(f"{full} cannot be dilated, which the head {name!r} needs; use fcn32s, fcn16s or fcn8s")
     plain = full.partition("/")[2].replace(".", "_")
     return ModelSpec(name=f"{name}_{plain}", config=head_config(name, full)), None
 
@@ -109,7 +112,7 @@ def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
 def _configure(
     config: FCNConfig,
     num_classes: int | None,
-    in_channels: int,
+    in_channels: int | None,
     aux: bool | None,
     output_stride: Literal[8, 16, 32] | None,
     geometry: Literal["paper", "same"] | None,
@@ -122,7 +125,7 @@ def _configure(
             # 255 is a class of its own here.
             changes["loss"] = config.loss.replace(ignore_index=-1)
     backbone: dict[str, Any] = {}
-    if in_channels != config.backbone.in_channels:
+    if in_channels is not None and in_channels != config.backbone.in_channels:
         backbone["in_channels"] = in_channels
         if config.preprocess is not None and isinstance(in_channels, int) and in_channels > 0:
             mean, std = (fit_channels(v, in_channels) for v in (config.preprocess.mean, config.preprocess.std))

@@ -42,8 +42,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # Parents come before their parts. `train` and not the attribute: traced networks change their graph too.
         for module, training in modes:
-            module.training = training
+            if module.training != training:
+                module.train(training)
 
 
 class FCN(nn.Module):
@@ -135,6 +137,7 @@ class FCN(nn.Module):
             TypeError: A dtype does not fit.
             LabelError: The target holds a label outside the range.
         """
+        self._check_image(image)
         size = (image.shape[-2], image.shape[-1])
         if target is None:
             scores = self.scores(image, aux=False)
@@ -159,7 +162,8 @@ class FCN(nn.Module):
             ValueError: Wrong rank or number of channels.
             TypeError: Wrong dtype.
         """
-        with evaluating(self), torch.inference_mode():
+        # Not inference_mode: labels made there could not be changed in place by the caller.
+        with evaluating(self), torch.no_grad():
             scores = self.scores(image, aux=False)
             return upsample_argmax(scores.main, scores.grid, (image.shape[-2], image.shape[-1]))
 
@@ -182,6 +186,11 @@ class FCN(nn.Module):
         return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
 
     def _check_image(self, image: Tensor) -> None:
+        if not isinstance(image, Tensor):
+            raise TypeError(
+                f"image must be a tensor (B, C, H, W), got {type(image).__name__}; "
+                "fcnzoo.Predictor takes pictures and paths"
+            )
         channels = self.config.backbone.in_channels
         if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
             raise ValueError(

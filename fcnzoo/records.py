@@ -61,7 +61,7 @@ def _decode_union(hint: Any, value: Any, where: str) -> Any:
         kinds = {record.__dataclass_fields__["kind"].default: record for record in records} if len(records) > 1 else {}
         if not kinds:
             return _decode(records[0], value, where)
-        if value.get("kind") not in kinds:
+        if value.get("kind") not in list(kinds):
             raise ValueError(f"{where}.kind must be one of {sorted(kinds)}, got {value.get('kind')!r}")
         return _decode(kinds[value["kind"]], value, where)
     for part in parts:
@@ -103,9 +103,13 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _fail(hint, value, where)
-        if not math.isfinite(value):
-            raise ValueError(f"{where} must be a finite number, got {value}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"{where} must be a finite number, got {number}")
+        return number
     if hint in (int, str, bool, type(None)):
         if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
             raise _fail(hint, value, where)
@@ -187,6 +191,6 @@ class Record:
         """Build the record from JSON text; the errors are those of `from_dict`."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{cls.__name__}: not valid JSON ({error})") from None
         return cls.from_dict(data)

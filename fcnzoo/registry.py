@@ -83,8 +83,9 @@ def list_models(
         if (dataset is not None or license is not None or pretrained) and not fitting:
             continue
         tagged = {f"{spec.name}.{weights.tag}" for weights in fitting}
+        whole = fnmatch.fnmatchcase(spec.name, pattern)
         found = tagged if pretrained else {spec.name}
-        names |= {name for name in found if fnmatch.fnmatchcase(name, pattern)}
+        names |= {name for name in found if whole or fnmatch.fnmatchcase(name, pattern)}
     return sorted(names)
 
 
@@ -141,7 +142,15 @@ def split_name(name: str) -> tuple[ModelSpec, str | None]:
         return spec, tag or None
     head, _, backbone = name.partition("_")
     found = find_backbone(backbone) if head in HEADS and backbone else None
-    if found is not None:
+    if (
+        found is not None
+        and spec is not None
+        and found.partition(".")[0] == spec.config.backbone.name.partition(".")[0]
+    ):
+        # The backbone's tag: the entry's own form on other weights, never another network under the same name.
+        config = spec.config.replace(backbone=spec.config.backbone.replace(name=found))
+        return spec.replace(config=config), None
+    if found is not None and spec is None:
         return _on_the_fly(head, found, base), None
     if spec is not None:
         tags = ", ".join(weights.tag for weights in spec.weights) or "none"

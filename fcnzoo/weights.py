@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -106,23 +107,40 @@ def read_config(folder: str | Path) -> FCNConfig:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return FCNConfig.from_dict(record["model"], where="model")
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         reason = f"lacks the field {error}" if isinstance(error, KeyError) else error
         raise WeightsError(f"{path}: {reason}") from None
+
+
+def packaged_config(weights: Weights) -> FCNConfig:
+    """Read what network packaged weights were trained as.
+
+    Raises:
+        WeightsError: They are not shipped, or their folder is damaged.
+    """
+    return read_config(_packaged_folder(weights))
+
+
+def _packaged_folder(weights: Weights) -> Path:
+    if weights.packaged is None:
+        raise WeightsError(f"the weights {weights.tag!r} are not shipped with fcnzoo")
+    return Path(__file__).parent / weights.packaged
 
 
 def load_packaged(weights: Weights, config: FCNConfig) -> FCN:
     """Load weights that are shipped in the wheel into a network of `config`.
 
-    Where `config` has another number of classes or channels than the weights, the score layers (or the
-    first convolution) stay fresh and everything else is loaded strictly.
+    Where `config` has another number of classes than the weights, the score layers stay fresh; an aux head
+    that only one of the two has is left out or fresh. Everything else is loaded strictly.
+
+    Args:
+        weights: Which weights.
+        config: `packaged_config(weights)`, perhaps changed.
 
     Raises:
         WeightsError: The file's digest is not the registry's, or the weights do not fit.
     """
-    if weights.packaged is None:
-        raise WeightsError(f"the weights {weights.tag!r} are not shipped with fcnzoo")
-    folder = Path(__file__).parent / weights.packaged
+    folder = _packaged_folder(weights)
     path = folder / WEIGHTS_FILE
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
     if digest != weights.sha256:
@@ -131,36 +149,40 @@ def load_packaged(weights: Weights, config: FCNConfig) -> FCN:
     if config.backbone.in_channels != trained.backbone.in_channels:
         raise WeightsError(
             f"the weights {weights.tag!r} take {trained.backbone.in_channels} channels, "
-            f"not {config.backbone.in_channels}; build without pretrained=True, or with in_channels as trained"
+            f"not {config.backbone.in_channels}; "
+            "build without pretrained=True, or with in_channels as trained"
         )
-    if config.num_classes == trained.num_classes:
-        # Labels, loss and head options are the weights'.
-        return _restore(trained, path)
-    return _restore(
-        trained.replace(num_classes=config.num_classes, label_set=None, loss=config.loss), path, fresh_scores=True
-    )
+    return _restore(config, path, trained)
 
 
-def _restore(config: FCNConfig, path: Path, *, fresh_scores: bool = False) -> FCN:
-    if fresh_scores:
+def _restore(config: FCNConfig, path: Path, trained: FCNConfig | None = None) -> FCN:
+    """Fill a network of `config` from the file of one of `trained` (by default the same)."""
+    trained = trained or config
+    fresh_scores = config.num_classes != trained.num_classes
+    fresh_aux = config.aux_head is not None and trained.aux_head is None
+    with contextlib.nullcontext() if fresh_scores or fresh_aux else torch.device("meta"):
         model = build(config)
-    else:
-        with torch.device("meta"):
-            model = build(config)
     tensors = read_safetensors(path)
+    if config.aux_head is None and trained.aux_head is not None:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("aux_head.")}
+    own = model.state_dict()
     fresh = score_keys(model) if fresh_scores else set()
-    wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    fresh |= {key for key in own if fresh_aux and key.startswith("aux_head.")}
+    wanted = {key: tensor.shape for key, tensor in own.items()}
     check_keys({key: tensor.shape for key, tensor in tensors.items()}, wanted, source=str(path), optional=fresh)
+    for key, tensor in own.items():
+        if key in tensors and tensors[key].is_floating_point() != tensor.is_floating_point():
+            raise WeightsError(f"{path}: {key} is {tensors[key].dtype}, the network has {tensor.dtype}")
     missing = wanted.keys() - tensors.keys() - fresh
     tensors |= {key: torch.zeros(wanted[key], dtype=torch.int64) for key in missing}
     kept = {key: _widen(tensor) for key, tensor in tensors.items() if key not in fresh}
-    model.load_state_dict(kept, strict=not fresh_scores, assign=True)
+    model.load_state_dict(kept, strict=not fresh, assign=True)
     _rebuild_buffers(model)
     return model.eval()
 
 
 def _widen(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def score_keys(model: FCN) -> set[str]:

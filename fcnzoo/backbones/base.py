@@ -64,18 +64,6 @@ class Backbone(nn.Module):
         """Return the features, finest first: (B, C_i, ⌈H / r_i⌉, ⌈W / r_i⌉)."""
         raise BackboneError(f"{type(self).__name__} does not say how to compute its features")
 
-    def find(self, reduction: int) -> int:
-        """Return the index of the last (deepest) feature at a reduction.
-
-        Raises:
-            BackboneError: There is none; the text lists what there is.
-        """
-        found = [i for i, info in enumerate(self.features) if info.reduction == reduction]
-        if not found:
-            have = ", ".join(f"{info.reduction} ({info.tap})" for info in self.features)
-            raise BackboneError(f"{self.config.name} has no feature at reduction {reduction}; it has {have}")
-        return found[-1]
-
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """Read a safetensors file into memory.
@@ -89,7 +77,9 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             file.keys()
-        return load_file(path)
+        # Copied: `load_file` maps the file, so that a later change of it would change the network, and truncation kill
+        # the process; and mapped tensors are not aligned as PyTorch's own, which changes the last bits of results.
+        return {key: tensor.clone() for key, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
 

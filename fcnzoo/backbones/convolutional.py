@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 
 from fcnzoo.errors import BackboneError
 
@@ -67,8 +68,15 @@ def fully_convolutional(classifier: nn.Module, image_size: int = 224) -> fx.Grap
         BackboneError: The network is not of that form.
     """
     network = copy.deepcopy(classifier).eval()
-    graph = fx.symbolic_trace(network)
-    shapes = _Shapes(graph).of((1, 3, image_size, image_size))
+    channels = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)), 3)
+    try:
+        graph = fx.symbolic_trace(network)
+        shapes = _Shapes(graph).of((1, channels, image_size, image_size))
+    except (TraceError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(
+            f"{type(classifier).__name__} cannot be traced at {image_size}×{image_size}: {reason}"
+        ) from error
     modules = dict(graph.named_modules())
     kernel: int | None = None
     for node in list(graph.graph.nodes):

@@ -28,6 +28,9 @@ _LEAVES = [
 TRACING = {"autowrap_modules": (math, torchvision.ops), "leaf_modules": _LEAVES}
 """How graphs are traced: as `create_feature_extractor` does by default, said outright so that names agree."""
 
+HEADS = ("classifier.", "fc.", "head.", "heads.", "aux1.", "aux2.", "AuxLogits.")
+"""Parts that classify: no features, and left out of files."""
+
 PROBE = (256, 320)
 """(H, W) of the image that is run on the meta device; sides differ so that NCHW and NHWC can be told apart."""
 
@@ -111,22 +114,21 @@ def _build(config: BackboneConfig, architecture: str, weights: Any) -> nn.Module
                 raise
             with torch.device("cpu"):
                 return torchvision.models.get_model(architecture, **options).to("meta")
-    except OSError as error:
-        raise WeightsError(
-            f"the weights of {config.name} cannot be had ({type(error).__name__}: {error}). Where there is no network, "
-            "give pretrained_backbone the path of a local .safetensors file"
-        ) from error
     except (TypeError, NotImplementedError, ValueError) as error:
         raise BackboneError(
             f"{config.name} cannot be dilated to output_stride={config.output_stride}: torchvision says {error}"
+        ) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a download whose hash is wrong
+        raise WeightsError(
+            f"the weights of {config.name} cannot be had ({type(error).__name__}: {error}). Where there is no network, "
+            "give pretrained_backbone the path of a local .safetensors file"
         ) from error
 
 
 def _load_file(classifier: nn.Module, path: Any, name: str) -> None:
     weights = read_safetensors(path)
     wanted = {key: tensor.shape for key, tensor in classifier.state_dict().items()}
-    heads = ("classifier.", "fc.", "head.", "heads.", "aux1.", "aux2.", "AuxLogits.")
-    aside = {key for key in {*wanted, *weights} if key.startswith(heads)}
+    aside = {key for key in {*wanted, *weights} if key.startswith(HEADS)}
     check_keys({key: tensor.shape for key, tensor in weights.items()}, wanted, source=str(path), optional=aside)
     kept = {key: tensor for key, tensor in weights.items() if key in wanted and key not in aside}
     classifier.load_state_dict(kept, strict=False)
@@ -188,10 +190,13 @@ def find_taps(classifier: nn.Module, config: BackboneConfig) -> list[tuple[Featu
     try:
         shapes = _ShapeProbe(graph).shapes(image)
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        raise BackboneError(f"{config.name} does not run at {PROBE[0]}×{PROBE[1]}: {error}") from error
+        raise BackboneError(
+            f"{config.name} does not run at {PROBE[0]}×{PROBE[1]}: {str(error).splitlines()[0]}"
+        ) from error
     stages: dict[tuple[int, int], tuple[FeatureInfo, bool]] = {}
     for node in _ends_of_blocks(graph, tracer.node_to_qualname):
-        found = _reduction(shapes[node]) if node in shapes else None
+        inside = not tracer.node_to_qualname[node].startswith(HEADS)
+        found = _reduction(shapes[node]) if node in shapes and inside else None
         if found and found[0] >= 2:
             reduction, nhwc = found
             channels = shapes[node][-1 if nhwc else 1]

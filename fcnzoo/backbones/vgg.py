@@ -75,7 +75,7 @@ class PaperVGG16(Backbone):
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.dropout = nn.Dropout(0.5)
-        taps = ((8, 256, "pool3"), (16, 512, "pool4"), (32, FC_CHANNELS, "fc7"))
+        taps = ((8, BLOCKS[2][0], "pool3"), (16, BLOCKS[3][0], "pool4"), (32, FC_CHANNELS, "fc7"))
         self.features = tuple(
             FeatureInfo(r, c, tap, Grid(stride=r, offset=PAPER_OFFSETS[r], border="zeros") if paper else Grid())
             for r, c, tap in taps
@@ -138,7 +138,10 @@ def rename_classifier(weights: dict[str, Tensor], source: str) -> dict[str, Tens
         elif layer not in layers:
             unknown.append(key)
         elif tensor.ndim == 2:
-            renamed[f"{layers[layer]}.{kind}"] = reshape_linear(tensor, 7 if layers[layer] == "fc6" else 1)
+            try:
+                renamed[f"{layers[layer]}.{kind}"] = reshape_linear(tensor, 7 if layers[layer] == "fc6" else 1)
+            except ValueError as error:
+                raise WeightsError(f"{source}: {key} does not fit {layers[layer]}: {error}") from None
         else:
             renamed[f"{layers[layer]}.{kind}"] = tensor
     if unknown:

@@ -85,7 +85,7 @@ class LabelSet(Record):
         )
 
     def flat_palette(self) -> bytes:
-        """Return the 256 colours of an indexed PNG as 768 bytes R, G, B, R, G, B, …
+        """Return the 256 colours of an indexed PNG as 768 bytes: R, G, B of each in turn.
 
         The classes have their colours and `ignore_index`, if it is a byte, VOC's border colour. What
         is left holds the VOC colour map, so that a stray value in a mask can be seen.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fcnzoo.ops.cross_entropy import check_labels
+from fcnzoo.ops.cross_entropy import check_labels, check_target
 from fcnzoo.ops.upsample import upsample
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def upsample_confusion(scores: Tensor, target: Tensor, grid: Grid, *, ignore_ind
         LabelError: `target` holds another value.
         ValueError: Shapes do not fit.
     """
+    size = check_target(scores, target)
     num_classes = scores.shape[1]
     check_labels(target, num_classes, ignore_index)
-    if target.ndim != 3 or target.shape[0] != scores.shape[0]:
-        raise ValueError(f"target must be ({scores.shape[0]}, H, W), got shape {tuple(target.shape)}")
-    predicted = upsample_argmax(scores, grid, (target.shape[1], target.shape[2]))
+    predicted = upsample_argmax(scores, grid, size)
+    # int64 first: against a uint8 tensor PyTorch would wrap the ignore index (−1 is 255 there).
+    target = target.long()
     counted = target != ignore_index
-    index = target[counted].long() * num_classes + predicted[counted].long()
+    index = target[counted] * num_classes + predicted[counted].long()
     return torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)

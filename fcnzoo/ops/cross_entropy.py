@@ -28,16 +28,27 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
         raise TypeError(f"target must be of an integer dtype, got {target.dtype}")
     if not target.numel():
         return
-    wide = target if target.dtype in (torch.uint8, torch.int64) else target.long()
-    bad = (wide >= num_classes) & (wide != ignore_index)
-    if wide.dtype != torch.uint8:
-        bad |= (wide < 0) & (wide != ignore_index)
+    # int64 first: against a uint8 tensor PyTorch would wrap the numbers compared with (−1 is 255 there, 300 is 44).
+    wide = target.long()
+    bad = ((wide < 0) | (wide >= num_classes)) & (wide != ignore_index)
     if bad.any():
         values = wide[bad].unique()[:8].tolist()
         raise LabelError(
             f"target holds {values}; allowed are the classes 0…{num_classes - 1} and ignore_index={ignore_index}. "
             "Map other values to ignore_index, or build the model with more classes"
         )
+
+
+def check_target(scores: Tensor, target: Tensor) -> tuple[int, int]:
+    """Raise an error unless scores are (B, K, h, w) of floats and the target (B, H, W) of integers; return (H, W)."""
+    check_scores(scores, (1, 1))
+    if target.ndim != 3 or target.shape[0] != scores.shape[0]:
+        raise ValueError(f"target must be ({scores.shape[0]}, H, W), got shape {tuple(target.shape)}")
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"target must be of an integer dtype, got {target.dtype}")
+    size = (target.shape[1], target.shape[2])
+    check_scores(scores, size)
+    return size
 
 
 def upsample_cross_entropy(
@@ -74,12 +85,11 @@ def upsample_cross_entropy(
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if target.ndim != 3 or target.shape[0] != scores.shape[0]:
-        raise ValueError(f"target must be ({scores.shape[0]}, H, W), got shape {tuple(target.shape)}")
-    if target.is_floating_point():
-        raise TypeError(f"target must be of an integer dtype, got {target.dtype}")
-    size = (target.shape[1], target.shape[2])
-    check_scores(scores, size)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    size = check_target(scores, target)
+    if weight is not None and tuple(weight.shape) != (scores.shape[1],):
+        raise ValueError(f"weight must be ({scores.shape[1]},), one factor per class, got shape {tuple(weight.shape)}")
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     # On channels-last logits PyTorch's log-softmax takes twice as long on a CPU.

@@ -35,7 +35,7 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Python's signature
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

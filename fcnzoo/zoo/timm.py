@@ -38,15 +38,18 @@ LITE0 = ModelSpec(
 )
 """The shipped model: small, and fast on a CPU."""
 
-ENTRIES = tuple(
-    ModelSpec(
-        name=f"fcn{stride}s_{backbone}",
-        config=FCNConfig(backbone=BackboneConfig(f"timm/{backbone}"), head=SkipHeadConfig(stride=stride)),
-        description=f"FCN-{stride}s skip fusion on timm's {backbone}",
-        reference="Long, Shelhamer & Darrell 2015 (head); timm (backbone)",
-    )
-    for backbone in BACKBONES
-    for stride in (32, 16, 8)
-    if f"fcn{stride}s_{backbone}" != LITE0.name
-) + (LITE0,)
+ENTRIES = (
+    LITE0,
+    *(
+        ModelSpec(
+            name=f"fcn{stride}s_{backbone}",
+            config=FCNConfig(backbone=BackboneConfig(f"timm/{backbone}"), head=SkipHeadConfig(stride=stride)),
+            description=f"FCN-{stride}s skip fusion on timm's {backbone}",
+            reference="Long, Shelhamer & Darrell 2015 (head); timm (backbone)",
+        )
+        for backbone in BACKBONES
+        for stride in (32, 16, 8)
+        if f"fcn{stride}s_{backbone}" != LITE0.name
+    ),
+)
 """fcn32s_…, fcn16s_… and fcn8s_… on each."""

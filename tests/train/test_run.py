@@ -178,7 +178,7 @@ def test_stage_wise_training(tiny: Tiny, tmp_path: Path) -> None:
     assert start["fresh"] == ["head.score.16.weight", "head.score.16.bias"]
     fine = _weights(tmp_path / "fine" / "final")
     assert torch.equal(fine["head.score.32.weight"], coarse["head.score.32.weight"])
-    with pytest.raises(WeightsError, match="no place for head.score.16"):
+    with pytest.raises(WeightsError, match=r"no place for head.score.16"):
         train(tiny("back", "model.name=fcn32s_test_resnet", f"model.init_from={tmp_path}/fine/best"))
 
 
@@ -205,7 +205,7 @@ def test_own_criterion(tiny: Tiny, tmp_path: Path) -> None:
     own, builtin = _weights(tmp_path / "own" / "final"), _weights(tmp_path / "builtin" / "final")
     for name, value in builtin.items():
         torch.testing.assert_close(own[name], value, rtol=0, atol=1e-4)
-    with pytest.raises(ValueError, match="trained with criterion .*plain"):
+    with pytest.raises(ValueError, match=r"trained with criterion .*plain"):
         train(tiny("own", "optim.freeze_batchnorm=all"), resume=True)
 
 
@@ -241,7 +241,7 @@ def test_output_folder_in_use(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match="thesis.txt"):
+    with pytest.raises(FileExistsError, match=r"thesis.txt"):
         train(tiny("out"))
     with pytest.raises(FileNotFoundError, match="not the output of a training run"):
         train(tiny("out"), resume=True)
@@ -254,11 +254,11 @@ def test_output_folder_in_use(tiny: Tiny, tmp_path: Path) -> None:
 def test_unwritable_folder_and_full_disk(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that cannot be written, or a disk too small for the checkpoints, is found before training."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot train into .*file/out"):
+    with pytest.raises(OSError, match=r"cannot train into .*file/out"):
         train(tiny("file/out"))
     small = shutil._ntuple_diskusage(total=1 << 30, used=(1 << 30) - (1 << 20), free=1 << 20)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: small)
-    with pytest.raises(OSError, match="1.0 MB are free"):
+    with pytest.raises(OSError, match=r"1.0 MB are free"):
         train(tiny("out"))
     assert not (tmp_path / "out" / "log.jsonl").exists()
 
