@@ -71,7 +71,6 @@ def test_output_stride_dilates(stride) -> None:
     plain = build_backbone(RESNET)
     assert [i.reduction for i in backbone.features] == [2, 4, 8, min(16, stride), min(32, stride)]
     assert backbone.state_dict().keys() == plain.state_dict().keys()
-    assert backbone.find(stride) == max(i for i, info in enumerate(backbone.features) if info.reduction == stride)
     features = backbone(torch.randn(1, 3, 64, 64))
     assert features[-1].shape[-1] == 64 // stride
 
@@ -112,11 +111,6 @@ def test_unknown_tags_are_refused() -> None:
     with pytest.raises((UnknownModelError, BackboneError), match="nonsense"):
         build_backbone(BackboneConfig("timm/resnet18.nonsense"))
 
-
-def test_missing_reductions_are_named() -> None:
-    """`find` of a reduction that is not there lists what is."""
-    with pytest.raises(BackboneError, match=r"timm/test_convnext has no feature at reduction 2; it has 4 \(stages.0\)"):
-        build_backbone(BackboneConfig("timm/test_convnext")).find(2)
 
 
 def test_local_file_gives_the_providers_own_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
