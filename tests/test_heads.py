@@ -207,3 +207,40 @@ def test_heads_build_on_meta(config: SkipHeadConfig | DilatedHeadConfig) -> None
         head = build_head(config, INFOS, 5, "x")
         assert all(p.is_meta for p in head.parameters())
         assert head([f.to("meta") for f in features()]).shape[:2] == (1, 5)
+
+
+def test_detail_is_added_after_the_papers_fusion() -> None:
+    """`detail=(4,)` scores reduction 4 too and adds it to the FCN-8s scores, resized to it."""
+    torch.manual_seed(0)
+    config = SkipHeadConfig(init="xavier", hidden_channels=7, detail=(4,), detail_channels=3)
+    head = SkipHead(config, INFOS, 5, "x").eval()
+    plain = SkipHead(config.replace(detail=(), detail_channels=0), INFOS, 5, "x").eval()
+    plain.load_state_dict({key: value for key, value in head.state_dict().items() if not key.startswith("score.4.")})
+    maps = features()
+    fine = head.score["4"](maps[0])
+    wanted = fine + F.interpolate(plain(maps), size=fine.shape[-2:], mode="bilinear")
+    assert head.taps == (3, 2, 1, 0)
+    assert head.score["4"][0].weight.shape[:2] == (3, 6)
+    torch.testing.assert_close(head(maps), wanted)
+
+
+def test_detail_needs_its_reductions() -> None:
+    """A backbone without reduction 2 refuses `detail=(4, 2)` and says what there is."""
+    with pytest.raises(BackboneError, match="no features at reduction 2"):
+        SkipHead(SkipHeadConfig(detail=(4, 2)), INFOS, 5, "x")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"detail": (2,)},
+        {"detail": (2, 4)},
+        {"detail": (4,), "stride": 16},
+        {"detail_channels": 8},
+        {"detail": (4,), "upsampling": "deconv"},
+    ],
+)
+def test_impossible_details_are_refused(changes) -> None:
+    """Detail goes from 4 to 2, on top of FCN-8s, bilinear; anything else names the field."""
+    with pytest.raises(ValueError, match=r"SkipHeadConfig\.detail"):
+        SkipHeadConfig(**changes)

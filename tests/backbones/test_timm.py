@@ -112,7 +112,6 @@ def test_unknown_tags_are_refused() -> None:
         build_backbone(BackboneConfig("timm/resnet18.nonsense"))
 
 
-
 def test_local_file_gives_the_providers_own_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Features with a local file equal those of timm's classifier with these weights; the log says what is left out."""
     path = classifier_file(tmp_path)
