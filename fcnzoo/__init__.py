@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     )
     from fcnzoo.backbones import fully_convolutional
     from fcnzoo.config import Grid
+    from fcnzoo.converters import convert
     from fcnzoo.factory import create
     from fcnzoo.labels import LabelSet
     from fcnzoo.model import FCN, Scores, build
     from fcnzoo.predict import Predictor
+    from fcnzoo.push import push_to_hub
     from fcnzoo.registry import ModelSpec, Weights, get_spec, list_backbones, list_models, register
     from fcnzoo.segmentation import Segmentation
     from fcnzoo.weights import load, save
@@ -50,12 +52,14 @@ _NAMES = {
     "Segmentation": "segmentation",
     "Weights": "registry",
     "build": "model",
+    "convert": "converters",
     "create": "factory",
     "fully_convolutional": "backbones",
     "get_spec": "registry",
     "list_backbones": "registry",
     "list_models": "registry",
     "load": "weights",
+    "push_to_hub": "push",
     "register": "registry",
     "save": "weights",
 }
@@ -87,6 +91,7 @@ __all__ = [
     "backbones",
     "build",
     "config",
+    "convert",
     "create",
     "data",
     "errors",
@@ -101,6 +106,7 @@ __all__ = [
     "metrics",
     "ops",
     "preprocess",
+    "push_to_hub",
     "register",
     "save",
     "train",

@@ -35,8 +35,8 @@ class Grid(Record):
         stride: Image pixels per score, `None` to fit: padded image size / score size, on each axis.
         offset: Shift in image pixels.
         border: What lies outside the scores: their edge repeated, or zeros.
-        align_corners: Corner scores lie on corner pixels (`F.interpolate(align_corners=True)`);
-            only with `stride=None` and `offset=0`.
+        align_corners: Corner scores lie on corner pixels of the (padded) image
+            (`F.interpolate(align_corners=True)`); only with `stride=None` and `offset=0`.
         multiple: The network saw the image padded at its bottom and right to a multiple of this;
             only the part that is the image is sampled.
         min_size: The network saw the image padded to at least this many pixels on each axis.
@@ -55,8 +55,6 @@ class Grid(Record):
             self.refuse("stride", "must be positive (or None, to fit)")
         if self.align_corners and (self.stride is not None or self.offset or self.border != "edge"):
             self.refuse("align_corners", "goes only with stride=None, offset=0 and border='edge'")
-        if self.align_corners and (self.multiple > 1 or self.min_size > 1):
-            self.refuse("align_corners", "does not go with a padded image (multiple, min_size)")
         for name in ("multiple", "min_size"):
             if getattr(self, name) < 1:
                 self.refuse(name, "must be at least 1")
@@ -201,6 +199,7 @@ class DilatedHeadConfig(Record):
         concat_input: Concatenate the features to the last convolution's output and mix them with
             one more 3×3 convolution (mmsegmentation's `conv_cat`).
         dropout: Probability of dropping an element before the score layer.
+        align_corners: Scores are resized as by `F.interpolate(align_corners=True)` (some of mmsegmentation's).
     """
 
     kind: Literal["dilated"] = "dilated"
@@ -208,6 +207,7 @@ class DilatedHeadConfig(Record):
     num_convs: int = 1
     concat_input: bool = False
     dropout: float = 0.1
+    align_corners: bool = False
 
     def check(self) -> None:
         """See `Record.check`."""

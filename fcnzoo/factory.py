@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, fit_channels
 from fcnzoo.errors import BackboneError, WeightsError
+from fcnzoo.labels import LabelSet
 from fcnzoo.model import FCN, build
 from fcnzoo.registry import HEADS, check_backbone, head_config, list_models, split_name
 from fcnzoo.spec import ModelSpec, Weights
@@ -23,6 +25,7 @@ def create(
     *,
     pretrained: bool = False,
     num_classes: int | None = None,
+    labels: LabelSet | Iterable[str] | None = None,
     in_channels: int | None = None,
     backbone: str | None = None,
     pretrained_backbone: Pretrained = False,
@@ -36,9 +39,12 @@ def create(
 
     Args:
         name: `<head>_<backbone>[.<tag>]`: an entry of the zoo (`fcn8s_vgg16`), or any head on any timm or
-            torchvision backbone (`fcn8s_convnext_tiny`); or a bare head (`fcn8s`) with `backbone=`.
+            torchvision backbone (`fcn8s_convnext_tiny`); or a bare head (`fcn8s`) with `backbone=`; or
+            `hf-hub:org/name[@revision]`, a network that `push_to_hub` wrote.
         pretrained: Load trained segmentation weights: those of the tag, or the default ones.
         num_classes: K. Other than the weights', only the score layers stay fresh.
+        labels: Names of the classes instead of their number. What trained weights say about classes of the same
+            name is kept ("road" stays road); the log says which, and only the other classes' scores are fresh.
         in_channels: Channels of the image; by default as the entry says (3 for every built-in one).
         backbone: For a bare head: `"timm/…"`, `"torchvision/…"`, `"paper/vgg16"`.
         pretrained_backbone: `True`: the provider's ImageNet weights; a path: a local safetensors file with
@@ -60,21 +66,63 @@ def create(
     """
     if pretrained and pretrained_backbone is not False:
         raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
-    spec, tag = _resolve(name, backbone)
-    from fcnzoo.weights import load_packaged, packaged_config
+    from fcnzoo.weights import load_as
 
-    weights = _pick_weights(spec, tag) if pretrained else None
-    base = spec.config if weights is None else packaged_config(weights)
-    config = _configure(base, num_classes, in_channels, aux, output_stride, geometry)
+    base, folder = _look_up(name, backbone, pretrained)
+    config = _configure(_relabel(base, num_classes, labels), in_channels, aux, output_stride, geometry)
     if pretrained_backbone is not False and config.backbone.source == "paper":
         # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
         config = config.replace(preprocess=None)
-    if weights is not None:
-        model = load_packaged(weights, config).train()
-    else:
-        with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
-            model = build(config, pretrained_backbone=pretrained_backbone)
+    if folder is not None:
+        return load_as(folder, config, device=device, dtype=dtype).train()
+    with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
+        model = build(config, pretrained_backbone=pretrained_backbone)
     return model.to(device=device, dtype=dtype)
+
+
+def pretrained_weights(name: str) -> tuple[ModelSpec, Weights]:
+    """Return what `create(name, pretrained=True)` loads: those of the tag, or the default ones.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: There are no trained weights.
+    """
+    spec, tag = split_name(name)
+    return spec, _pick_weights(spec, tag)
+
+
+def pretrained_folder(name: str) -> tuple[Path, str | None]:
+    """Return the folder that `create(name, pretrained=True)` loads, and the digest the registry has for its weights.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: The weights do not exist or cannot be had.
+    """
+    from fcnzoo.resolve import find
+
+    spec, weights = pretrained_weights(name)
+    return find(spec, weights), weights.sha256
+
+
+def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConfig, Path | None]:
+    """Return what network a name means, and the folder of its weights if they are wanted."""
+    from fcnzoo.weights import read_config
+
+    if isinstance(name, str) and name.startswith("hf-hub:"):
+        if backbone is not None:
+            raise ValueError(f"backbone={backbone!r} goes with a bare head; {name!r} says its backbone itself")
+        from fcnzoo.hub import CONFIG_FILE, WEIGHTS_FILE, pull
+
+        folder = pull(name, files=(CONFIG_FILE, WEIGHTS_FILE) if pretrained else (CONFIG_FILE,))
+        return read_config(folder), folder if pretrained else None
+    spec, tag = _resolve(name, backbone)
+    if pretrained:
+        from fcnzoo.resolve import find
+
+        folder = find(spec, _pick_weights(spec, tag))
+        return read_config(folder), folder
+    tagged = spec.find_weights(tag) if tag is not None else None
+    return (tagged.config if tagged is not None else None) or spec.config, None
 
 
 @contextlib.contextmanager
@@ -109,21 +157,31 @@ def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
     return ModelSpec(name=f"{name}_{plain}", config=head_config(name, full)), None
 
 
+def _relabel(config: FCNConfig, num_classes: int | None, labels: LabelSet | Iterable[str] | None) -> FCNConfig:
+    """Give a config other classes; what belonged to the old ones (weights of the loss) goes."""
+    if labels is not None:
+        label_set = labels if isinstance(labels, LabelSet) else LabelSet.from_names(labels)
+        if num_classes not in (None, len(label_set)):
+            raise ValueError(f"num_classes={num_classes}, but labels has {len(label_set)} names; leave one of them out")
+        loss = config.loss.replace(class_weights=None, ignore_index=label_set.ignore_index)
+        return config.replace(num_classes=len(label_set), label_set=label_set, loss=loss)
+    if num_classes is None or num_classes == config.num_classes:
+        return config
+    loss = config.loss.replace(class_weights=None)
+    if isinstance(num_classes, int) and num_classes > loss.ignore_index >= 0:
+        loss = loss.replace(ignore_index=-1)  # 255 is a class of its own here
+    return config.replace(num_classes=num_classes, label_set=None, loss=loss)
+
+
 def _configure(
     config: FCNConfig,
-    num_classes: int | None,
     in_channels: int | None,
     aux: bool | None,
     output_stride: Literal[8, 16, 32] | None,
     geometry: Literal["paper", "same"] | None,
 ) -> FCNConfig:
-    """Put the caller's wishes into a config."""
+    """Put the caller's other wishes into a config."""
     changes: dict[str, Any] = {}
-    if num_classes is not None and num_classes != config.num_classes:
-        changes |= {"num_classes": num_classes, "label_set": None}
-        if isinstance(num_classes, int) and num_classes > config.loss.ignore_index >= 0:
-            # 255 is a class of its own here.
-            changes["loss"] = config.loss.replace(ignore_index=-1)
     backbone: dict[str, Any] = {}
     if in_channels is not None and in_channels != config.backbone.in_channels:
         backbone["in_channels"] = in_channels
@@ -144,7 +202,8 @@ def _configure(
 def _pick_weights(spec: ModelSpec, tag: str | None) -> Weights:
     weights = spec.find_weights(tag)
     if weights is None:
-        have = ", ".join(list_models(pretrained=True)) or "none yet"
+        names = list_models(pretrained=True)
+        have = ", ".join(names[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "") or "none yet"
         raise WeightsError(
             f"{spec.name} has no trained segmentation weights (models that have: {have}). "
             "pretrained_backbone=True loads ImageNet weights of its backbone alone"

@@ -196,7 +196,7 @@ class DilatedHead(nn.Module):
             raise BackboneError(f"{name}: the aux head needs {-depth} features, there are {len(features)}: {have}")
         self.taps = (len(features) + depth,)
         info = features[depth]
-        self.grid = info.grid
+        self.grid = info.grid.replace(align_corners=True) if config.align_corners else info.grid
         width = config.hidden_channels or max(info.channels // 4, 1)
         self.convs = nn.Sequential(
             *(_conv_norm_relu(info.channels if i == 0 else width, width) for i in range(config.num_convs))

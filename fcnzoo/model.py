@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,8 @@ class FCN(nn.Module):
         config: Complete: `preprocess` is never `None`.
         check_gpu_labels: Check targets on a GPU too. It waits for the device, so it is off by default;
             on a CPU targets are always checked (except in compiled code, which PyTorch checks itself).
+        provenance: What the weights were made from, ready for JSON; `load` and `convert` fill it in and `save`
+            writes it. It says nothing about training since: change it then.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class FCN(nn.Module):
         self.head = head
         self.aux_head = aux_head
         self.check_gpu_labels = False
+        self.provenance: dict[str, Any] = {}
         # BatchNorm cannot be trained on one value per channel: tiny images are padded to two cells.
         smallest = (backbone.min_size, max(backbone.min_size, max(info.reduction for info in backbone.features) + 1))
         self._grids = tuple(_padded(head.grid, backbone, size) for size in smallest)
@@ -166,6 +169,16 @@ class FCN(nn.Module):
         with evaluating(self), torch.no_grad():
             scores = self.scores(image, aux=False)
             return upsample_argmax(scores.main, scores.grid, (image.shape[-2], image.shape[-1]))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put the network on the Hub; see [`fcnzoo.push_to_hub`][fcnzoo.push.push_to_hub] for the options.
+
+        Returns:
+            The commit.
+        """
+        from fcnzoo.push import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     def _loss(self, scores: Tensor, target: Tensor, grid: Grid) -> Tensor:
         loss = self.config.loss

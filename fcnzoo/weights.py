@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
-import fcnzoo
-from fcnzoo.backbones.base import check_keys, read_safetensors
+from fcnzoo.card import render
 from fcnzoo.config import FCNConfig
+from fcnzoo.digests import Digest, wrong_digest
 from fcnzoo.errors import WeightsError
-from fcnzoo.files import atomic
+from fcnzoo.files import atomic_together
 from fcnzoo.model import FCN, build
+from fcnzoo.model_folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, FolderRecord, open_folder, read_record
+from fcnzoo.restore import FLOATS, check_fit, restore
+from fcnzoo.safetensors_file import open_safetensors, write_safetensors
+from fcnzoo.score_rows import score_keys
 from fcnzoo.spec import Metric, Weights
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-CARD_FILE = "README.md"
+__all__ = [
+    "CARD_FILE",
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "Verification",
+    "load",
+    "load_as",
+    "packaged_folder",
+    "read_config",
+    "save",
+    "score_keys",
+    "verify",
+]
 
 
 def save(
@@ -32,17 +43,20 @@ def save(
     folder: str | Path,
     *,
     metrics: Iterable[Metric] = (),
+    datasets: Iterable[str] = (),
     provenance: Mapping[str, Any] | None = None,
     license: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a network into a folder. Every file takes its place whole, or not at all.
+    """Write a network into a folder. All files change together, or none does, even if the process is killed.
 
     Args:
         model: The network.
-        folder: Made if it is missing; files of an earlier save are replaced.
+        folder: Made if it is missing; files of an earlier save are replaced, all others stay, and so does a
+            `README.md` that is no card of fcnzoo's. A network that was loaded from here keeps its weights.
         metrics: What it reaches, for `config.json` and the card.
-        provenance: What it was made from (data, recipe, source); JSON-ready.
+        datasets: Names of the data sets it was trained on, as the Hub calls them, for the card.
+        provenance: What it was made from (data, recipe, source); JSON-ready. By default `model.provenance`.
         license: Under which the weights may be used. None is ever invented.
         dtype: Floating-point tensors are stored in it (`torch.float16` halves the file); loading gives float32.
 
@@ -51,48 +65,137 @@ def save(
 
     Raises:
         WeightsError: A weight is NaN or infinite; nothing is written.
+        TypeError: `model` is no FCN, or the provenance holds what JSON cannot.
+        ValueError: The provenance holds NaN or an infinity.
         OSError: The folder cannot be written.
     """
+    inner = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    if not isinstance(inner, FCN):
+        raise TypeError(f"model must be an FCN, got {type(model).__name__}; give the network inside any wrapper")
+    model = inner
+    if dtype is not None and dtype not in FLOATS:
+        raise ValueError(f"dtype must be one of {', '.join(map(str, FLOATS))}, got {dtype}")
     folder = Path(folder)
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(f"{name} holds NaN or infinite values; such a network is not saved")
-        cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        tensors[name] = tensor.detach().to("cpu", cast).contiguous()
-        if tensor.is_floating_point() and not torch.isfinite(tensors[name]).all():
-            raise WeightsError(f"{name} holds values that do not fit {dtype}; save it in another dtype")
-    record = {
-        "library": "fcnzoo",
-        "library_version": fcnzoo.__version__,
-        "model": model.config.to_dict(),
-        "metrics": [metric.to_dict() for metric in metrics],
-        "provenance": dict(provenance or {}),
-        "license": license,
-    }
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    with atomic(folder / WEIGHTS_FILE) as file:
-        file.write(to_bytes(tensors, metadata={"format": "pt"}))
-    with atomic(folder / CONFIG_FILE, "w") as file:
-        file.write(text)
-    with atomic(folder / CARD_FILE, "w") as file:
-        file.write(_card(model, record))
+    tensors = model.state_dict()
+    for name, tensor in tensors.items():
+        _check_finite(name, tensor, dtype)
+    provenance = dict(model.provenance if provenance is None else provenance)
+    record = FolderRecord(model.config, None, tuple(metrics), tuple(datasets), provenance, license)
+    record.to_json()  # raises what it raises before anything is written
+    metadata = {"format": "pt"} | ({"provenance": json.dumps(provenance)} if provenance else {})
+    with atomic_together(folder) as staging:
+        with (staging / WEIGHTS_FILE).open("wb") as file:
+            digest = write_safetensors(file, tensors, metadata, dtype)
+        (staging / CONFIG_FILE).write_bytes(replace(record, sha256=digest).to_json().encode())
+        if not _is_foreign(folder / CARD_FILE):
+            (staging / CARD_FILE).write_bytes(render(record).encode())
     return folder
 
 
-def load(folder: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> FCN:
-    """Load a network from a folder that `save` wrote, in eval mode.
+def _check_finite(name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+    if tensor.is_meta:
+        raise WeightsError(f"{name} is on the meta device and has no values to save")
+    if not tensor.is_floating_point():
+        return
+    if not torch.isfinite(tensor).all():
+        raise WeightsError(f"{name} holds NaN or infinite values; such a network is of no use")
+    if dtype is not None and not torch.isfinite(tensor.to(dtype)).all():
+        raise WeightsError(f"{name} holds values that do not fit {dtype}; save it in another dtype")
+
+
+def _is_foreign(card: Path) -> bool:
+    """Whether a README is somebody's own: fcnzoo's cards say so in their front matter."""
+    try:
+        with card.open("rb") as file:
+            return b"library_name: fcnzoo" not in file.read(2**16)
+    except FileNotFoundError:
+        return False
+
+
+def load(
+    source: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    map: bool = True,
+    verify: bool = False,
+) -> FCN:
+    """Load a network that `save` or `push_to_hub` wrote, in eval mode.
+
+    Nothing is initialised and, by default, nothing is read before it is used. The file's names, shapes and
+    dtypes are compared with the network first.
 
     Args:
-        folder: The folder.
-        device: Where to put it.
+        source: A folder, or `"hf-hub:org/name"`, perhaps with `@revision`.
+        device: Where to put it; by default PyTorch's default device.
         dtype: Of its parameters; float32 by default, whatever the file holds.
+        map: Let the weights be read from the file when they are first used. Training never writes to the file,
+            and files that are replaced (as `save` does) or deleted do not matter. Give `False` to copy all
+            weights now where others change files in place or the disk may vanish (network mounts, USB): an
+            edit would show in the network, and a file cut short would kill the process.
+        verify: Read everything now and check the digest that `config.json` records, and that all is finite.
 
     Raises:
         WeightsError: A file is missing, damaged, or does not fit the other.
+        TypeError: `dtype` is no floating-point dtype.
     """
-    config = read_config(folder)
-    return _restore(config, Path(folder) / WEIGHTS_FILE).to(device=device, dtype=dtype)
+    if isinstance(source, str) and source.startswith("hf-hub:"):
+        from fcnzoo.hub import pull
+
+        source = pull(source)
+    if verify:
+        _verify(source)
+    return load_as(source, None, device=device, dtype=dtype, map=map)
+
+
+def load_as(
+    folder: str | Path,
+    config: FCNConfig | None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    map: bool = True,
+) -> FCN:
+    """Load a folder's weights into a network of `config`, in eval mode.
+
+    Where the classes are others than the weights', the score layers are fresh, except for classes that both
+    have by the same name. An aux head that only one of the two has is left out, or fresh. Everything else is
+    loaded strictly.
+
+    Args:
+        folder: The folder.
+        config: What to build; `None`: what the folder holds.
+        device: See `load`.
+        dtype: See `load`.
+        map: See `load`.
+
+    Raises:
+        WeightsError: A file is missing or damaged, or the weights do not fit.
+        TypeError: `dtype` is no floating-point dtype.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
+    with open_folder(folder) as (record, raw), open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file:
+        config = record.model if config is None else config
+        model = restore(config, record.model, file, dtype or torch.float32, map)
+    if config == record.model:
+        model.provenance = dict(record.provenance)
+    return model.to(device=torch.get_default_device() if device is None else device, dtype=dtype)
+
+
+def packaged_folder(weights: Weights) -> Path:
+    """Return the folder of weights that are shipped in the wheel, after comparing their digest.
+
+    Raises:
+        WeightsError: They are not shipped, or damaged.
+    """
+    if weights.packaged is None:
+        raise WeightsError(f"the weights {weights.tag!r} are not shipped with fcnzoo")
+    path = Path(__file__).parent / weights.packaged / WEIGHTS_FILE
+    digest = wrong_digest(path, Digest("sha256", weights.sha256 or "")) if path.is_file() else "no file"
+    if digest is not None:
+        raise WeightsError(f"{path}: sha256 is {digest}, the registry says {weights.sha256}; reinstall fcnzoo")
+    return path.parent
 
 
 def read_config(folder: str | Path) -> FCNConfig:
@@ -101,137 +204,57 @@ def read_config(folder: str | Path) -> FCNConfig:
     Raises:
         WeightsError: There is no `config.json`, or it is not one that fcnzoo wrote.
     """
-    path = Path(folder) / CONFIG_FILE
-    if not path.is_file():
-        raise WeightsError(f"{folder} holds no {CONFIG_FILE}; give a folder that fcnzoo.save wrote")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return FCNConfig.from_dict(record["model"], where="model")
-    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
-        reason = f"lacks the field {error}" if isinstance(error, KeyError) else error
-        raise WeightsError(f"{path}: {reason}") from None
+    return read_record(folder).model
 
 
-def packaged_config(weights: Weights) -> FCNConfig:
-    """Read what network packaged weights were trained as.
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found sound.
 
-    Raises:
-        WeightsError: They are not shipped, or their folder is damaged.
+    Attributes:
+        folder: Where.
+        sha256: Digest of the weights file.
+        recorded: Whether it was compared with one that `config.json` or the caller gave.
+        size: Bytes of the weights file.
+        tensors: How many it holds.
     """
-    return read_config(_packaged_folder(weights))
+
+    folder: Path
+    sha256: str
+    recorded: bool
+    size: int
+    tensors: int
 
 
-def _packaged_folder(weights: Weights) -> Path:
-    if weights.packaged is None:
-        raise WeightsError(f"the weights {weights.tag!r} are not shipped with fcnzoo")
-    return Path(__file__).parent / weights.packaged
+def verify(folder: str | Path, *, sha256: str | None = None) -> Verification:
+    """Read a folder's weights and check all that can be checked.
 
-
-def load_packaged(weights: Weights, config: FCNConfig) -> FCN:
-    """Load weights that are shipped in the wheel into a network of `config`.
-
-    Where `config` has another number of classes than the weights, the score layers stay fresh; an aux head
-    that only one of the two has is left out or fresh. Everything else is loaded strictly.
+    The header is compared with the network that `config.json` describes, the digest with the one it
+    records, and every value must be finite.
 
     Args:
-        weights: Which weights.
-        config: `packaged_config(weights)`, perhaps changed.
+        folder: The folder.
+        sha256: A digest from elsewhere that the weights file must have, too.
 
     Raises:
-        WeightsError: The file's digest is not the registry's, or the weights do not fit.
+        WeightsError: Something is wrong; the text names the file and the cause.
     """
-    folder = _packaged_folder(weights)
-    path = folder / WEIGHTS_FILE
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-    if digest != weights.sha256:
-        raise WeightsError(f"{path}: sha256 is {digest}, the registry says {weights.sha256}; reinstall fcnzoo")
-    trained = read_config(folder)
-    if config.backbone.in_channels != trained.backbone.in_channels:
-        raise WeightsError(
-            f"the weights {weights.tag!r} take {trained.backbone.in_channels} channels, "
-            f"not {config.backbone.in_channels}; "
-            "build without pretrained=True, or with in_channels as trained"
-        )
-    return _restore(config, path, trained)
+    path = Path(folder) / WEIGHTS_FILE
+    with open_folder(folder) as (record, raw), open_safetensors(path, raw) as file:
+        with torch.device("meta"):
+            model = build(record.model)
+        check_fit(model, file, set(file.entries), set())
+        found = file.sha256()
+        for says, digest in (("config.json", record.sha256), ("the registry", sha256)):
+            if digest is not None and digest != found:
+                raise WeightsError(f"{path}: sha256 is {found}, {says} says {digest}; it is damaged or not the same")
+        for name in file.entries:
+            try:
+                _check_finite(name, file.tensor(name))
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from None
+        end = raw.seek(0, 2)
+        return Verification(Path(folder), found, bool(record.sha256 or sha256), end, len(file.entries))
 
 
-def _restore(config: FCNConfig, path: Path, trained: FCNConfig | None = None) -> FCN:
-    """Fill a network of `config` from the file of one of `trained` (by default the same)."""
-    trained = trained or config
-    fresh_scores = config.num_classes != trained.num_classes
-    fresh_aux = config.aux_head is not None and trained.aux_head is None
-    with contextlib.nullcontext() if fresh_scores or fresh_aux else torch.device("meta"):
-        model = build(config)
-    tensors = read_safetensors(path)
-    if config.aux_head is None and trained.aux_head is not None:
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("aux_head.")}
-    own = model.state_dict()
-    fresh = score_keys(model) if fresh_scores else set()
-    fresh |= {key for key in own if fresh_aux and key.startswith("aux_head.")}
-    wanted = {key: tensor.shape for key, tensor in own.items()}
-    check_keys({key: tensor.shape for key, tensor in tensors.items()}, wanted, source=str(path), optional=fresh)
-    for key, tensor in own.items():
-        if key in tensors and tensors[key].is_floating_point() != tensor.is_floating_point():
-            raise WeightsError(f"{path}: {key} is {tensors[key].dtype}, the network has {tensor.dtype}")
-    missing = wanted.keys() - tensors.keys() - fresh
-    tensors |= {key: torch.zeros(wanted[key], dtype=torch.int64) for key in missing}
-    kept = {key: _widen(tensor) for key, tensor in tensors.items() if key not in fresh}
-    model.load_state_dict(kept, strict=not fresh, assign=True)
-    _rebuild_buffers(model)
-    return model.eval()
-
-
-def _widen(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def score_keys(model: FCN) -> set[str]:
-    """Return the names of all weights that depend on the number of classes: the score layers'."""
-    names = set()
-    for name, module in model.named_modules():
-        inside_head = name.startswith(("head.score", "aux_head.score", "head.deconv"))
-        if inside_head and isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and _scores(module, model.num_classes):
-            names |= {f"{name}.{key}" for key in module.state_dict()}
-    return names
-
-
-def _scores(module: nn.Conv2d | nn.ConvTranspose2d, num_classes: int) -> bool:
-    """Whether a layer gives scores: hidden 3×3 convolutions stand in the head too."""
-    if isinstance(module, nn.ConvTranspose2d):
-        return True
-    sides = [math.isqrt(module.out_channels // num_classes)] if module.out_channels % num_classes == 0 else []
-    return module.kernel_size == (1, 1) and any(module.out_channels == num_classes * side**2 for side in sides)
-
-
-def _rebuild_buffers(model: nn.Module) -> None:
-    """Make what the file does not hold: buffers that are not saved were left on the meta device."""
-    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
-    if not left:
-        return
-    config = model.config if isinstance(model, FCN) else None
-    if config is None:
-        raise WeightsError(f"not in the file: {', '.join(left[:5])}")
-    rebuilt = dict(build(config).named_buffers())
-    for name in left:
-        parent, _, buffer = name.rpartition(".")
-        model.get_submodule(parent)._buffers[buffer] = rebuilt[name]
-
-
-def _card(model: FCN, record: Mapping[str, Any]) -> str:
-    """Write what a person wants to know about a folder of weights."""
-    config = model.config
-    rows = "".join(f"| {m['name']} | {m['value']:.4f} | {m['split']} |\n" for m in record["metrics"])
-    labels = ", ".join(config.label_set.names) if config.label_set else f"{config.num_classes} classes, unnamed"
-    facts = "".join(f"- {key}: {value}\n" for key, value in record["provenance"].items())
-    front = "---\nlibrary_name: fcnzoo\npipeline_tag: image-segmentation\n"
-    front += f"license: {record['license']}\n" if record["license"] else ""
-    parts = [
-        f"{front}---\n",
-        f"# {config.head.kind} head on {config.backbone.name}\n",
-        f"Classes: {labels}\n",
-        '```python\nimport fcnzoo\n\nmodel = fcnzoo.load("path/to/this/folder")\n```\n',
-        f"| metric | value | on |\n|---|---|---|\n{rows}" if rows else "",
-        facts,
-        f"Written by fcnzoo {record['library_version']}.\n",
-    ]
-    return "\n".join(part for part in parts if part)
+_verify = verify  # the name is an argument of `load`

@@ -77,7 +77,6 @@ def test_impossible_formats_do_not_ask_for_an_upgrade(version: int) -> None:
         (Grid(align_corners=True), {"stride": 8}, "align_corners"),
         (Grid(align_corners=True), {"offset": 1}, "align_corners"),
         (Grid(align_corners=True), {"border": "zeros"}, "align_corners"),
-        (Grid(align_corners=True), {"multiple": 32}, "align_corners"),
         (Grid(), {"border": "reflect"}, r"Grid\.border must be one of \['edge', 'zeros'\]"),
         (Preprocess(), {"std": (1.0, 1.0)}, "std must hold as many values as mean"),
         (Preprocess(), {"mean": (), "std": ()}, "std"),

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fcnzoo.config import BackboneConfig, Grid, Preprocess
 from fcnzoo.errors import BackboneError, WeightsError
 from fcnzoo.records import Record
+from fcnzoo.safetensors_file import open_safetensors
 
 Pretrained: TypeAlias = bool | str | Path
 """`False`: random weights; `True`: the provider's own; a path: a local safetensors file."""
@@ -74,14 +73,8 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give a local .safetensors file, or True for the provider's weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            file.keys()
-        # Copied: `load_file` maps the file, so that a later change of it would change the network, and truncation kill
-        # the process; and mapped tensors are not aligned as PyTorch's own, which changes the last bits of results.
-        return {key: tensor.clone() for key, tensor in load_file(path).items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
+    with open_safetensors(path) as file:
+        return file.read()
 
 
 def check_keys(

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from fcnzoo import __version__
-from fcnzoo.cli import evaluate, segment, train, zoo
+from fcnzoo.cli import convert, evaluate, mirror, publish, segment, train, verify, zoo
 from fcnzoo.cli.console import complain
 from fcnzoo.errors import FCNZooError
 
@@ -25,6 +25,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment.segment,
     "train": train.train,
     "evaluate": evaluate.evaluate,
+    "convert": convert.convert,
+    "verify": verify.verify,
+    "mirror": mirror.mirror,
+    "publish": publish.publish,
 }
 """Every command by its name, in the order of `--help`."""
 

@@ -74,7 +74,9 @@ def _row(name: str) -> tuple[str, ...]:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="Name of a model, or folder of a saved one.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Name of a model, folder of a saved one, or hf-hub:org/name.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say what a model is: backbone, features, head, parameters, preprocessing, labels, weights, licence.
@@ -94,7 +96,12 @@ def describe(name: str) -> dict[str, Any]:
     """
     from fcnzoo.predict import is_folder
 
-    spec, model, tag = _from_folder(name) if is_folder(name) else _from_zoo(name)
+    if name.startswith("hf-hub:"):
+        from fcnzoo.hub import CONFIG_FILE, pull
+
+        spec, model, tag = _from_folder(pull(name, files=(CONFIG_FILE,)), "a model on the Hub")
+    else:
+        spec, model, tag = _from_folder(name) if is_folder(name) else _from_zoo(name)
     config = model.config
     roles = dict.fromkeys(model.head.taps, "head")
     if model.aux_head is not None:
@@ -133,7 +140,7 @@ def _from_zoo(name: str) -> tuple[ModelSpec, FCN, str | None]:
     return spec, create(name, device="meta"), tag
 
 
-def _from_folder(folder: str) -> tuple[ModelSpec, FCN, None]:
+def _from_folder(folder: str | Path, what: str = "a saved model") -> tuple[ModelSpec, FCN, None]:
     import torch
 
     from fcnzoo.model import build
@@ -144,7 +151,7 @@ def _from_folder(folder: str) -> tuple[ModelSpec, FCN, None]:
     with torch.device("meta"):
         model = build(config)
     name = Path(folder).resolve().name.replace(".", "_").replace(" ", "_") or "model"
-    return ModelSpec(name=name, config=config, description="a saved model"), model, None
+    return ModelSpec(name=name, config=config, description=what), model, None
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -201,5 +208,9 @@ def _labels(facts: dict[str, Any]) -> str:
 
 def _weights(weights: Weights) -> str:
     metrics = "".join(f", {metric.name} {metric.value:.3f} on {metric.split}" for metric in weights.metrics)
+    places = ["the wheel"] if weights.packaged else []
+    places += [f"hf-hub:{weights.hub}@{weights.revision}"] if weights.hub else []
+    places += [weights.published.address] if weights.published else []
+    source = f", from {' or '.join(places)}" if places else ""
     note = f"; {weights.note}" if weights.note else ""
-    return f"{weights.tag}: trained on {weights.dataset}, licence {weights.license}{metrics}{note}"
+    return f"{weights.tag}: trained on {weights.dataset}, licence {weights.license}{metrics}{source}{note}"

@@ -26,7 +26,7 @@ def _is_fit(grid: Grid, size: tuple[int, int]) -> bool:
     """Whether the grid is `F.interpolate`'s own geometry for an image of this size."""
     if grid.stride is not None or grid.offset or grid.border != "edge":
         return False
-    return grid.align_corners or all(grid.padded(length) == length for length in size)
+    return all(grid.padded(length) == length for length in size)
 
 
 def _crop_start(grid: Grid, scores: Tensor, size: tuple[int, int]) -> int | None:
@@ -46,7 +46,7 @@ def _taps(grid: Grid, length: int, cells: int, device: torch.device) -> tuple[Te
     """
     pixel = torch.arange(length, device=device, dtype=torch.float64)
     if grid.align_corners:
-        source = pixel * ((cells - 1) / max(length - 1, 1))
+        source = pixel * ((cells - 1) / max(grid.padded(length) - 1, 1))
     else:
         stride = grid.padded(length) / cells if grid.stride is None else grid.stride
         source = (pixel + (0.5 + grid.offset)) / stride - 0.5

@@ -1,8 +1,8 @@
 """The built-in entries, as data: one file per family."""
 
-from fcnzoo.zoo import paper, timm, torchvision
+from fcnzoo.zoo import mmseg, paper, timm, torchvision
 
-ENTRIES = (*paper.ENTRIES, *torchvision.ENTRIES, *timm.ENTRIES)
+ENTRIES = (*paper.ENTRIES, *torchvision.ENTRIES, *mmseg.ENTRIES, *timm.ENTRIES)
 """Every built-in `ModelSpec`."""
 
 DEFAULT_MODEL: str | None = None

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, Preprocess
 from fcnzoo.labels import get_label_set
-from fcnzoo.spec import ModelSpec
+from fcnzoo.spec import Metric, ModelSpec, Publication, Weights
+from fcnzoo.zoo.mmseg import PLAIN
 
 VOC = get_label_set("voc")
+
+COCO = "COCO val2017 (VOC classes)"
+
+PUBLISHED = {50: ("fcn_resnet50_coco-1167a1af", 0.605, 0.914), 101: ("fcn_resnet101_coco-7ecb50ca", 0.637, 0.919)}
+"""File, mean IoU and pixel accuracy of `FCN_ResNet…_Weights.COCO_WITH_VOC_LABELS_V1`, by depth."""
+
+
+def _weights(file: str, mean_iou: float, accuracy: float) -> Weights:
+    return Weights(
+        tag="coco_voc",
+        dataset="COCO (VOC classes)",
+        license="BSD-3-Clause",
+        metrics=(Metric("mean_iou", mean_iou, COCO), Metric("pixel_accuracy", accuracy, COCO)),
+        published=Publication(
+            "torchvision",
+            url=f"https://download.pytorch.org/models/{file}.pth",
+            # torchvision's file names end in the first digits of the file's sha256.
+            sha256=file.rpartition("-")[2],
+        ),
+    )
+
 
 ENTRIES = tuple(
     ModelSpec(
@@ -21,6 +43,7 @@ ENTRIES = tuple(
             # `resize_size=520` of torchvision's FCN weights.
             preprocess=Preprocess(resize=520),
         ),
+        weights=(_weights(*PUBLISHED[depth]), *PLAIN[depth]),
         description=f"torchvision's fcn_resnet{depth}: output stride 8, FCNHead, auxiliary FCNHead on layer3",
         reference="torchvision/models/segmentation/fcn.py",
     )

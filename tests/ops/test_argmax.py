@@ -9,7 +9,13 @@ from fcnzoo import ops
 from fcnzoo.config import Grid
 from fcnzoo.errors import LabelError
 
-GRIDS = [Grid(), Grid(multiple=32), Grid(align_corners=True), Grid(stride=8, offset=27, border="zeros")]
+GRIDS = [
+    Grid(),
+    Grid(multiple=32),
+    Grid(align_corners=True),
+    Grid(align_corners=True, multiple=32),
+    Grid(stride=8, offset=27, border="zeros"),
+]
 
 
 def count(truth: torch.Tensor, predicted: torch.Tensor, classes: int, ignore: int) -> torch.Tensor:

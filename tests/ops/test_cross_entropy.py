@@ -12,7 +12,13 @@ from fcnzoo import ops
 from fcnzoo.config import Grid
 from fcnzoo.errors import LabelError
 
-GRIDS = [Grid(), Grid(multiple=32), Grid(align_corners=True), Grid(stride=8, offset=27, border="zeros")]
+GRIDS = [
+    Grid(),
+    Grid(multiple=32),
+    Grid(align_corners=True),
+    Grid(align_corners=True, multiple=32),
+    Grid(stride=8, offset=27, border="zeros"),
+]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"label_smoothing": 0.1},

@@ -50,14 +50,15 @@ def test_fit_grid_equals_interpolate(size: tuple[int, int], align_corners: bool,
 
 @pytest.mark.parametrize("size", [(33, 47), (1, 1), (32, 64), (31, 65)])
 @pytest.mark.parametrize(("multiple", "min_size"), [(32, 1), (32, 33), (1, 40), (14, 30)])
+@pytest.mark.parametrize("align_corners", [False, True])
 def test_padded_grid_equals_interpolate_of_the_padded_image(
-    size: tuple[int, int], multiple: int, min_size: int
+    size: tuple[int, int], multiple: int, min_size: int, align_corners: bool
 ) -> None:
     """Scores of an image padded at its bottom and right: resized to the padded size, then cropped."""
     padded = tuple(-(-max(length, min_size) // multiple) * multiple for length in size)
     x = scores(1, 3, *(max(length // 8, 1) for length in padded))
-    got = ops.upsample(x, Grid(multiple=multiple, min_size=min_size), size)
-    want = F.interpolate(x, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+    got = ops.upsample(x, Grid(multiple=multiple, min_size=min_size, align_corners=align_corners), size)
+    want = F.interpolate(x, padded, mode="bilinear", align_corners=align_corners)[..., : size[0], : size[1]]
     torch.testing.assert_close(got, want, rtol=0, atol=1e-13)
 
 

@@ -1,0 +1,58 @@
+"""`fcnzoo convert`: somebody else's checkpoint made a folder of ours."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from fcnzoo.cli.console import shown
+
+if TYPE_CHECKING:
+    from fcnzoo.converters import Source
+
+
+class SourceName(StrEnum):
+    """Whose code wrote a checkpoint."""
+
+    torchvision = "torchvision"
+    torchfcn = "torchfcn"
+    torchfcn_atonce = "torchfcn-atonce"
+    caffe = "caffe"
+    caffe_atonce = "caffe-atonce"
+    mmseg = "mmseg"
+
+
+def convert(
+    source: Annotated[SourceName, typer.Argument(help="Whose code wrote the checkpoint.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The checkpoint: .pth or .caffemodel.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write, for `fcnzoo.load`.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Model that it must hold, such as fcn8s_vgg16.", show_default=False),
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--num-classes", min=1, help="Classes that it must have.", show_default=False)
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", help="Digest that it must have, or its first 8 digits or more.", show_default=False),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option("--license", help="Licence of the weights, for the card; none is assumed.", show_default=False),
+    ] = None,
+) -> None:
+    """Convert a checkpoint of torchvision, torchfcn, Caffe or mmsegmentation.
+
+    Every weight must find its place, or nothing is written. No code in the file is run.
+    """
+    import fcnzoo
+
+    network = fcnzoo.convert(cast("Source", source.value), file, model=model, num_classes=num_classes, sha256=sha256)
+    fcnzoo.save(network, out, provenance=network.provenance, license=license)
+    labels = network.label_set.name if network.label_set else "unnamed"
+    typer.echo(f"{shown(out)}: {network.config.backbone.name}, {network.num_classes} classes ({labels})")
+    typer.echo(f"sha256 of the source: {network.provenance['sha256']}", err=True)

@@ -1,0 +1,83 @@
+"""`fcnzoo mirror`: trained weights in a folder, for machines that reach no network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcnzoo.cli.console import complain, shown
+
+
+def mirror(
+    models: Annotated[
+        list[str], typer.Argument(help="Names with trained weights: fcn_resnet50.coco_voc, …", show_default=False)
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Folder; made if it is missing.", show_default=False)],
+) -> None:
+    """Write weights into a folder that works as `FCNZOO_MIRROR`, there or behind any web server.
+
+    What is there already and whole stays as it is. Prints one line per model: name, sha256, folder.
+    Exit code 1 if any could not be had.
+    """
+    from fcnzoo.errors import FCNZooError
+
+    failed = False
+    for name in models:
+        try:
+            folder, digest = copy(name, to)
+        except (FCNZooError, OSError, ImportError) as error:
+            complain(f"{name}: {error}")
+            failed = True
+            continue
+        typer.echo(f"{name}\t{digest}\t{shown(folder)}")
+    if failed:
+        raise typer.Exit(1)
+    typer.echo(f"set FCNZOO_MIRROR={shown(to.resolve())} where these are to be used", err=True)
+
+
+def copy(name: str, to: Path) -> tuple[Path, str]:
+    """Put the weights of a model into a mirror.
+
+    Args:
+        name: The model's, with or without a tag.
+        to: The mirror.
+
+    Returns:
+        Their folder in the mirror, and the sha256 of the weights file.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: It has no trained weights, or they cannot be had.
+    """
+    from fcnzoo import bundle
+    from fcnzoo.factory import pretrained_weights
+    from fcnzoo.resolve import bundle_name, find
+
+    spec, weights = pretrained_weights(name)
+    source = find(spec, weights)
+    folder = to / bundle_name(spec, weights)
+    if not _same(folder, source):
+        with bundle.new_folder(folder) as temporary:
+            for path in source.iterdir():
+                if path.is_file() and not path.name.startswith(".") and path.name != bundle.DIGESTS_FILE:
+                    shutil.copyfile(path, temporary / path.name)
+            bundle.seal(temporary)
+        bundle.check(folder, weights.sha256)
+    digests = bundle.read_digests((folder / bundle.DIGESTS_FILE).read_bytes(), str(folder))
+    return folder, digests[bundle.WEIGHTS_FILE]
+
+
+def _same(folder: Path, source: Path) -> bool:
+    """Whether a folder of the mirror is whole and holds what the source does."""
+    from fcnzoo import bundle
+    from fcnzoo.digests import hash_file
+    from fcnzoo.errors import WeightsError
+
+    try:
+        bundle.check(folder, hash_file(source / bundle.WEIGHTS_FILE))
+    except WeightsError:
+        return False
+    return True

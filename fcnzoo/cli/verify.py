@@ -1,0 +1,63 @@
+"""`fcnzoo verify`: read weights again and check all that can be checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnzoo.cli.console import complain, shown
+
+if TYPE_CHECKING:
+    from fcnzoo.weights import Verification
+
+
+def verify(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of saved models, names of zoo models with trained weights, or hf-hub:org/name.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Hash weights anew, compare them with the network they belong to, and look for NaN and infinite values.
+
+    Prints one line for each sound model: name, digest, tensors, bytes. Exit code 1 if any is not sound.
+    """
+    from fcnzoo.errors import FCNZooError
+
+    failed = False
+    for name in models:
+        try:
+            found = check(name)
+        except (FCNZooError, OSError, ValueError) as error:
+            complain(f"{name}: {error}")
+            failed = True
+            continue
+        digest = found.sha256 if found.recorded else f"{found.sha256} (none recorded to compare with)"
+        typer.echo(f"{shown(Path(name))}\tsha256 {digest}\t{found.tensors} tensors\t{found.size} bytes")
+    if failed:
+        raise typer.Exit(1)
+
+
+def check(name: str) -> Verification:
+    """Verify the weights of a folder, a zoo model or a repository on the Hub.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: There are no weights, or they are not sound.
+    """
+    from fcnzoo import weights
+    from fcnzoo.factory import pretrained_folder
+    from fcnzoo.predict import is_folder
+
+    if name.startswith("hf-hub:"):
+        from fcnzoo.hub import pull
+
+        return weights.verify(pull(name))
+    if is_folder(name):
+        return weights.verify(name)
+    folder, sha256 = pretrained_folder(name)
+    return weights.verify(folder, sha256=sha256)
