@@ -5,5 +5,5 @@ from fcnzoo.zoo import mmseg, paper, timm, torchvision
 ENTRIES = (*paper.ENTRIES, *torchvision.ENTRIES, *mmseg.ENTRIES, *timm.ENTRIES)
 """Every built-in `ModelSpec`."""
 
-DEFAULT_MODEL: str | None = None
+DEFAULT_MODEL: str | None = "fcn8s_tf_efficientnet_lite0.camvid"
 """The model that is shipped in the wheel, as `name.tag`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.labels import get_label_set
-from fcnzoo.spec import ModelSpec
+from fcnzoo.spec import Metric, ModelSpec, Weights
 
 BACKBONES = (
     "mobilenetv3_small_100",
@@ -32,6 +32,20 @@ LITE0 = ModelSpec(
         head=SkipHeadConfig(stride=8, hidden_channels=128, dropout=0.1, detail=(4,), detail_channels=32),
         num_classes=11,
         label_set=get_label_set("camvid"),
+    ),
+    weights=(
+        Weights(
+            tag="camvid",
+            dataset="CamVid",
+            license="CC-BY-NC-4.0",
+            packaged="zoo/shipped/fcn8s_tf_efficientnet_lite0.camvid",
+            sha256="b05de20d0b5980264179a1dfb8e53bab67fccecccc16cdb9b9e2cc13329847db",
+            metrics=(
+                Metric("mean_iou", 0.7437, "CamVid val"),
+                Metric("pixel_accuracy", 0.9394, "CamVid val"),
+            ),
+            note="trained by `fcnzoo train camvid_lite0`; CamVid is for non-commercial use",
+        ),
     ),
     description="FCN-8s skip fusion with hidden layers and a detail tap at 4, on timm's tf_efficientnet_lite0",
     reference="Long, Shelhamer & Darrell 2015 (skip fusion); timm (backbone)",
