@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fcnzoo.records import Record, near
 from fcnzoo.train.sections import (
@@ -157,10 +157,20 @@ def _override(data: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise ValueError(f"cannot read the override {text!r}: {part} is no section")
         node = inner
-    node[parts[-1]] = _value(value.strip())
+    node[parts[-1]] = _value(value.strip(), words=_words(parts))
 
 
-def _value(text: str) -> Any:
+def _words(parts: Sequence[str]) -> tuple[object, ...]:
+    """Return the words that a field takes, if it takes only some: `none` is one of them for a few."""
+    hint: Any = Recipe
+    for part in parts:
+        hint = get_type_hints(hint).get(part) if isinstance(hint, type) and issubclass(hint, Record) else None
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def _value(text: str, *, words: Sequence[object] = ()) -> Any:
+    if text in words:
+        return text
     if text.lower() in ("none", "null"):
         return None
     try:

@@ -92,3 +92,13 @@ def test_differences_name_only_what_changes_the_weights(tiny: Callable[..., Reci
     recipe = tiny("one")
     assert not recipe.differences(tiny("two", "run.log_steps=7", "data.workers=3"))
     assert recipe.differences(tiny("one", "optim.lr=0.5")) == ["optim.lr: 0.5 there, 0.01 here"]
+
+
+def test_none_is_a_word_where_a_field_takes_it() -> None:
+    """`none` is the choice of that name for fields that have one, and no value for the others."""
+    recipe = Recipe.load(
+        "camvid_lite0", ["loss.class_weights=none", "optim.freeze_batchnorm=none", "optim.clip_norm=none"]
+    )
+    assert recipe.loss.class_weights == "none"
+    assert recipe.optim.freeze_batchnorm == "none"
+    assert recipe.optim.clip_norm is None
