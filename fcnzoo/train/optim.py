@@ -78,9 +78,11 @@ def build_optimizer(model: nn.Module, optim: OptimSection) -> torch.optim.Optimi
     groups = parameter_groups(model, optim)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen (backbone_lr = 0, freeze_affine)")
+    # One kernel per step in place of several per parameter: on a CPU a quarter of the time. Elsewhere PyTorch chooses.
+    fused = True if all(p.device.type == "cpu" for group in groups for p in group["params"]) else None
     if optim.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=fused)
 
 
 def schedule_factor(step: int, steps: int, schedule: ScheduleSection) -> float:
