@@ -89,6 +89,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_data(Path(folder) / "data", 32)
         changes = [f"data.root={folder}/data", f"run.out={folder}/out", "run.device=cpu", "optim.ema=0"]
+        # The same learning rate from the first step on, as by hand.
+        changes += ["schedule.warmup_steps=0", "optim.lr=0.001", "optim.backbone_lr=0.001"]
         changes += [f"model.name={MODEL}", "model.pretrained_backbone=false", "loss.class_weights=none"]
         recipe = Recipe.load("camvid_lite0", changes)
         loops = {"fcnzoo.train": ours(recipe), "by hand": by_hand(recipe)}
