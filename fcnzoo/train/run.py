@@ -14,6 +14,7 @@ from fcnzoo.train import assembly, preflight
 from fcnzoo.train.checkpoint import checkpoints
 from fcnzoo.train.interrupt import Interrupt
 from fcnzoo.train.loop import Trainer
+from fcnzoo.train.memory import kept_memory
 from fcnzoo.train.objective import Criterion
 from fcnzoo.train.recipe import Recipe
 from fcnzoo.train.report import Reporter, rewind_log
@@ -65,7 +66,9 @@ def train(recipe: Recipe | str | Path, *, criterion: Criterion | None = None, re
     if main:
         rewind_log(out / "log.jsonl", trainer.progress.step if restored else -1)
     done = trainer.progress.step
-    with Reporter(out, recipe.run, trainer.steps, done, main) as report, Interrupt() as interrupt:
+    keep = recipe.run.keep_memory and accelerator.device.type == "cpu"
+    reporter = Reporter(out, recipe.run, trainer.steps, done, main)
+    with kept_memory(keep), reporter as report, Interrupt() as interrupt:
         if not restored:
             report.write("start", 0, **start, **_try_first_batch(trainer, report))
         selection = Selection(trainer, val_set, out, report)

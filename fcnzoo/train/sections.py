@@ -259,6 +259,8 @@ class RunSection(Record):
         device: `"auto"` takes an accelerator if there is one.
         mixed_precision: As in Accelerate.
         channels_last: Keep tensors in the memory order that most convolutions are faster in.
+        keep_memory: On a CPU with glibc, keep freed memory between the steps in place of giving it back to the
+            system: faster, and the process stays as large as its largest step.
         find_unused_parameters: For DDP with a network of which a part takes no part in the loss.
         checkpoint_steps: Also write a checkpoint every so many steps; 0: no.
         checkpoint_seconds: Also write a checkpoint every so many seconds; 0: no.
@@ -275,6 +277,7 @@ class RunSection(Record):
     device: Literal["auto", "cpu"] = "auto"
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = False
+    keep_memory: bool = True
     find_unused_parameters: bool = False
     checkpoint_steps: int = 0
     checkpoint_seconds: float = 300.0
