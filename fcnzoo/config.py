@@ -106,6 +106,8 @@ class BackboneConfig(Record):
         size_multiple: Image sides are padded to a multiple of this; `None`: the coarsest reduction, so
             that features cover the image exactly. 1 runs the network at the image's own size, as
             torchvision and d2l do; borders of features and image then differ by up to a reduction.
+        image_size: (H, W) to which images are resized, for networks of a fixed size only; `None`: the size
+            these were made for.
         geometry: For `paper/…` only: `"paper"` pads the image by 100 and pads fc6 nowhere; `"same"`
             runs the same weights with padded convolutions, so that scores cover the image exactly.
     """
@@ -115,6 +117,7 @@ class BackboneConfig(Record):
     output_stride: Literal[8, 16, 32] | None = None
     size_multiple: int | None = None
     geometry: Literal["paper", "same"] | None = None
+    image_size: tuple[int, int] | None = None
 
     def check(self) -> None:
         """See `Record.check`."""
@@ -125,6 +128,8 @@ class BackboneConfig(Record):
             self.refuse("in_channels", "must be at least 1")
         if self.size_multiple is not None and self.size_multiple < 1:
             self.refuse("size_multiple", "must be at least 1 (or None)")
+        if self.image_size is not None and (min(self.image_size) < 1 or source == "paper"):
+            self.refuse("image_size", "must be (H, W) of at least 1, and goes with 'timm/…' and 'torchvision/…' only")
         if self.geometry is not None and source != "paper":
             self.refuse("geometry", "is for 'paper/…' backbones only")
         if self.output_stride is not None and source == "paper":

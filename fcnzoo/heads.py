@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +16,9 @@ from fcnzoo.errors import BackboneError
 from fcnzoo.ops import upsample
 
 FIT = Grid()
+LEVELS = (32, 16, 8)
+"""Strides at which the skip heads score, coarsest first."""
+
 UPSCORE = Grid(stride=2, offset=-1, border="zeros")
 """The paper's `upscore2` and `upscore_pool4`: a transposed convolution of kernel 4 and stride 2, not cropped."""
 
@@ -43,38 +48,51 @@ class SkipHead(nn.Module):
 
     Attributes:
         grid: Where image pixels lie on the scores.
-        taps: Index of each scored feature, coarsest first.
+        taps: Index of each scored feature, coarsest first; see `assign_taps`.
+        levels: The level of each: 32, 16, 8 and what `detail` adds. Score layers are called by it.
 
     Raises:
-        BackboneError: The backbone lacks a reduction the head needs.
+        BackboneError: The backbone lacks a reduction that `detail` asks for.
     """
 
     def __init__(self, config: SkipHeadConfig, features: Sequence[FeatureInfo], num_classes: int, name: str) -> None:
         super().__init__()
-        needed = [reduction for reduction in (32, 16, 8) if reduction >= config.stride] + list(config.detail)
-        self.taps = tuple(_last(features, reduction, needed, name) for reduction in needed)
+        taps = {level: tap for level, tap in assign_taps(features).items() if level >= config.stride}
+        for level in config.detail:
+            taps[level] = _detail(features, level, name, min(taps.values()))
+        self.levels, self.taps = tuple(taps), tuple(taps.values())
         infos = [features[tap] for tap in self.taps]
         self.num_classes = num_classes
         self.subpixel = config.subpixel
         self.score = nn.ModuleDict()
-        for info in infos:
-            outputs = num_classes * (config.subpixel**2 if info is infos[-1] else 1)
-            hidden = config.detail_channels if info.reduction in config.detail else config.hidden_channels
-            self.score[str(info.reduction)] = _scorer(config, info.channels, hidden, outputs)
+        for level, info in zip(self.levels, infos, strict=True):
+            outputs = num_classes * (config.subpixel**2 if level == self.levels[-1] else 1)
+            hidden = config.detail_channels if level in config.detail else config.hidden_channels
+            self.score[str(level)] = _scorer(config, info.channels, hidden, outputs)
+        # A tap that serves a second, finer level is brought to that level's grid: rows per row of the tap.
+        self._finer = tuple(
+            max(info.reduction / level, 1.0) if tap in self.taps[:i] and config.upsampling == "bilinear" else 1.0
+            for i, (level, tap, info) in enumerate(zip(self.levels, self.taps, infos, strict=True))
+        )
         self._crops, self.grid = _alignment(infos)
         if self.subpixel > 1 and self.grid.stride is not None:
             raise BackboneError(f"{name}: subpixel={self.subpixel} needs features that fit the image (geometry='same')")
         self.deconv: nn.ConvTranspose2d | None = None
         if config.upsampling != "bilinear":
-            self.deconv = _deconvolution(num_classes, config.stride, depthwise=config.upsampling == "deconv_depthwise")
+            stride = infos[-1].reduction
+            if stride % 2:
+                raise BackboneError(f"{name}: upsampling={config.upsampling!r} needs an even reduction, not {stride}")
+            self.deconv = _deconvolution(num_classes, stride, depthwise=config.upsampling == "deconv_depthwise")
             self.grid = Grid(stride=1, offset=self.grid.offset, border=self.grid.border)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Fuse the features to scores (B, K, h, w) of the finest one's size (times `subpixel`)."""
         scorers = list(self.score.values())
         scores = scorers[0](features[self.taps[0]])
-        for scorer, tap, crop in zip(scorers[1:], self.taps[1:], self._crops, strict=True):
+        for scorer, tap, times, crop in zip(scorers[1:], self.taps[1:], self._finer[1:], self._crops, strict=True):
             finer = scorer(features[tap])
+            if times > 1:
+                finer = upsample(finer, FIT, (round(finer.shape[-2] * times), round(finer.shape[-1] * times)))
             if crop is None:
                 finer = self._spread(finer) if scorer is scorers[-1] else finer
                 scores = upsample(scores, FIT, (finer.shape[-2], finer.shape[-1])) + finer
@@ -88,12 +106,45 @@ class SkipHead(nn.Module):
         return F.pixel_shuffle(scores, self.subpixel) if self.subpixel > 1 else scores
 
 
-def _last(features: Sequence[FeatureInfo], reduction: int, needed: Sequence[int], name: str) -> int:
-    found = [i for i, info in enumerate(features) if info.reduction == reduction]
+def assign_taps(features: Sequence[FeatureInfo]) -> dict[int, int]:
+    """Choose which feature serves which level of the skip fusion.
+
+    Networks of five stages have features at 32, 16 and 8, and these are it. The others (patches of one size,
+    pyramids that begin at 16 or end at 16) are served by one rule: every level gets a feature of its own, the
+    deeper the coarser the level; among such choices the one whose reductions are nearest to the levels
+    (least sum of |log2(reduction / level)|), then the deepest. Scores stay at the resolution of the features
+    that they come from. Where there are fewer features than levels, the finest serves the remaining levels too,
+    its scores brought to their grid.
+
+    The choice is one for the three heads (FCN-32s takes the first, 16s the first two), so that a finished 32s
+    is the beginning of a 16s.
+
+    Args:
+        features: What the backbone gives, finest first, deepest last.
+
+    Returns:
+        `{32: i, 16: j, 8: k}`: indices of features.
+    """
+    count = min(len(features), len(LEVELS))
+    best = min(
+        # Deepest first, so that of equally near choices `min` keeps the deepest.
+        itertools.combinations(range(len(features) - 1, -1, -1), count),
+        key=lambda taps: round(sum(_distance(features[i], level) for i, level in zip(taps, LEVELS, strict=False)), 6),
+    )
+    return dict(zip(LEVELS, best + best[-1:] * (len(LEVELS) - count), strict=True))
+
+
+def _distance(info: FeatureInfo, level: int) -> float:
+    return abs(math.log2(info.reduction / level))
+
+
+def _detail(features: Sequence[FeatureInfo], reduction: int, name: str, before: int) -> int:
+    """Return the last feature of a reduction that lies before the finest tap so far."""
+    found = [i for i, info in enumerate(features[:before]) if info.reduction == reduction]
     if not found:
         have = ", ".join(f"{info.reduction} ({info.tap})" for info in features)
         raise BackboneError(
-            f"{name} has no features at reduction {reduction}: the head needs {', '.join(map(str, needed))}; "
+            f"{name} has no features at reduction {reduction} before those of the skip fusion, which detail asks for; "
             f"there are {have}"
         )
     return found[-1]

@@ -77,6 +77,8 @@ class FCN(nn.Module):
         self.provenance: dict[str, Any] = {}
         # BatchNorm cannot be trained on one value per channel: tiny images are padded to two cells.
         smallest = (backbone.min_size, max(backbone.min_size, max(info.reduction for info in backbone.features) + 1))
+        if backbone.fixed_size is not None:
+            smallest = (1, 1)
         self._grids = tuple(_padded(head.grid, backbone, size) for size in smallest)
         self._aux_grids = (
             tuple(_padded(aux_head.grid, backbone, size) for size in smallest) if aux_head else (None, None)
@@ -118,7 +120,7 @@ class FCN(nn.Module):
         if aux and self.aux_head is None:
             raise ValueError("aux=True, but this network has no aux head; create it with aux=True")
         with_aux = self.aux_head is not None and (self.training if aux is None else aux)
-        features = self.backbone(self._pad(image))
+        features = self.backbone(self._fit(image))
         main = self.head(features)
         if not with_aux or self.aux_head is None:
             return Scores(main, None, self.grid, None)
@@ -192,7 +194,12 @@ class FCN(nn.Module):
             label_smoothing=loss.label_smoothing,
         )
 
-    def _pad(self, image: Tensor) -> Tensor:
+    def _fit(self, image: Tensor) -> Tensor:
+        """Pad an image at its bottom and right as the backbone asks, or resize it to the one size it takes."""
+        if self.backbone.fixed_size is not None:
+            if tuple(image.shape[-2:]) == self.backbone.fixed_size:
+                return image
+            return F.interpolate(image, self.backbone.fixed_size, mode="bilinear", antialias=True)
         padding = self._padding[self.training]
         height, width = image.shape[-2:]
         bottom, right = padding.padded(height) - height, padding.padded(width) - width
@@ -238,7 +245,7 @@ class FCN(nn.Module):
 
 def _padded(grid: Grid, backbone: Backbone, min_size: int) -> Grid:
     """Tell a fitting grid how the image was padded; a grid of a fixed stride need not know."""
-    if grid.stride is not None:
+    if grid.stride is not None or backbone.fixed_size is not None:
         return grid
     return grid.replace(multiple=backbone.size_multiple, min_size=min_size)
 

@@ -190,7 +190,7 @@ def test_info_is_true(name: str) -> None:
     assert sum(count for part, count in facts["parameters"].items() if part != "total") == total
     assert facts["backbone"]["name"] == model.config.backbone.name
     assert facts["backbone"]["name"] in result.stdout
-    used = [feature for feature in facts["features"] if feature["used_by"] == "head"]
+    used = [feature for feature in facts["features"] if set(feature["used_by"]) - {"aux head"}]
     for feature, tap in zip(used, sorted(model.head.taps), strict=True):
         info = model.backbone.features[tap]
         assert (feature["reduction"], feature["channels"], feature["tap"]) == (info.reduction, info.channels, info.tap)

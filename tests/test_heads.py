@@ -11,7 +11,7 @@ from torch import nn
 from fcnzoo.backbones import FeatureInfo
 from fcnzoo.config import DilatedHeadConfig, Grid, SkipHeadConfig
 from fcnzoo.errors import BackboneError
-from fcnzoo.heads import DilatedHead, SkipHead, bilinear_kernel, build_head
+from fcnzoo.heads import DilatedHead, SkipHead, assign_taps, bilinear_kernel, build_head
 
 INFOS = tuple(FeatureInfo(r, c, f"stage{r}") for r, c in ((4, 6), (8, 8), (16, 10), (32, 12)))
 PADDED = tuple(
@@ -46,16 +46,58 @@ def test_of_equal_reductions_the_deepest_is_scored() -> None:
     assert head.score["32"].weight.shape[1] == 7
 
 
-@pytest.mark.parametrize(("stride", "missing"), [(8, 8), (16, 16), (32, 32)])
-def test_missing_reductions_are_named(stride, missing: int) -> None:
-    """A head that cannot be built says which reductions it needs, which there are, and on what."""
-    infos = tuple(info for info in INFOS if info.reduction != missing)
+@pytest.mark.parametrize(
+    ("reductions", "taps"),
+    [
+        ((2, 4, 8, 16, 32), (4, 3, 2)),  # a pyramid: exactly
+        ((1, 2, 4, 8, 16, 32), (5, 4, 3)),
+        ((4, 8, 16, 32, 64), (3, 2, 1)),  # exact levels come before depth
+        ((2, 4, 8, 8, 8), (4, 3, 2)),  # dilated
+        ((16, 16, 16), (2, 1, 0)),  # patches of one size
+        ((14, 14, 14, 14), (3, 2, 1)),  # of equally near ones the deepest
+        ((16, 32, 64), (2, 1, 0)),  # begins late: a tap for every level
+        ((2, 4, 8, 16), (3, 2, 1)),  # ends early
+        ((8, 16), (1, 0, 0)),  # two taps: the finest serves two levels
+        ((16,), (0, 0, 0)),
+    ],
+)
+def test_levels_are_served_by_the_documented_rule(reductions: tuple[int, ...], taps: tuple[int, ...]) -> None:
+    """Distinct taps first, then the nearest reductions, then the deepest; 32s and 16s take the first of 8s' taps."""
+    infos = tuple(FeatureInfo(r, 4, f"block{i}") for i, r in enumerate(reductions))
+    assert tuple(assign_taps(infos).values()) == taps
+    for stride, count in ((32, 1), (16, 2), (8, 3)):
+        assert SkipHead(SkipHeadConfig(stride=stride), infos, 5, "x").taps == taps[:count]
+
+
+def test_a_tap_of_two_levels_is_brought_to_the_finer_grid() -> None:
+    """Features at 32 and 16 give FCN-8s scores at 8: those of level 8 are the finest tap's, resized."""
+    infos = (FeatureInfo(16, 4, "a"), FeatureInfo(32, 6, "b"))
+    head = SkipHead(SkipHeadConfig(stride=8, init="xavier"), infos, 5, "x")
+    fine, coarse = torch.randn(2, 4, 6, 10), torch.randn(2, 6, 3, 5)
+
+    def resize(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+
+    fused = resize(head.score["32"](coarse), (6, 10)) + head.score["16"](fine)
+    expected = resize(fused, (12, 20)) + resize(head.score["8"](fine), (12, 20))
+    torch.testing.assert_close(head([fine, coarse]), expected)
+
+
+def test_missing_details_are_named() -> None:
+    """Detail asks for its very reductions: without them the error says which there are, and on what."""
     with pytest.raises(BackboneError) as caught:
-        build_head(SkipHeadConfig(stride=stride), infos, 5, "timm/thing")
+        build_head(SkipHeadConfig(detail=(4, 2)), INFOS, 5, "timm/thing")
     text = str(caught.value)
     assert "timm/thing" in text
-    assert f"no features at reduction {missing}" in text
-    assert all(f"{info.reduction} ({info.tap})" in text for info in infos)
+    assert "no features at reduction 2" in text
+    assert all(f"{info.reduction} ({info.tap})" in text for info in INFOS)
+
+
+@pytest.mark.parametrize("kind", ["deconv", "deconv_depthwise"])
+def test_learned_deconvolutions_need_an_even_reduction(kind) -> None:
+    """A transposed convolution cannot be centred on patches of odd size."""
+    with pytest.raises(BackboneError, match="even reduction, not 7"):
+        SkipHead(SkipHeadConfig(stride=32, upsampling=kind), (FeatureInfo(7, 4, "a"),), 5, "x")
 
 
 @pytest.mark.parametrize("hidden", [0, 4])

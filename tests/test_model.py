@@ -17,8 +17,10 @@ from references import d2l_kernel, d2l_network, paper_features, paper_scores
 from torch import Tensor, nn
 
 import fcnzoo
+from fcnzoo.backbones import Backbone, FeatureInfo
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, LossConfig, Preprocess, SkipHeadConfig
 from fcnzoo.errors import BackboneError, LabelError
+from fcnzoo.heads import build_head
 from fcnzoo.model import FCN, build, evaluating
 
 TINY = BackboneConfig("timm/test_resnet")
@@ -423,10 +425,39 @@ def test_targets_of_wrong_dtype_are_refused(dtype: torch.dtype) -> None:
         build(HEADS["fcn8s"])(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=dtype))
 
 
-def test_backbones_without_the_reductions_are_named() -> None:
-    """FCN-8s on a network of patches of 16 is a BackboneError with what is needed and what there is."""
-    with pytest.raises(BackboneError, match=r"timm/test_vit .*32.*16 \(blocks"):
-        build(FCNConfig(BackboneConfig("timm/test_vit"), SkipHeadConfig()))
+def test_details_that_a_backbone_lacks_are_named() -> None:
+    """A detail tap at 4 on a network of patches of 16 is a BackboneError with what is asked for and what there is."""
+    with pytest.raises(BackboneError, match=r"timm/test_vit .*reduction 4.*16 \("):
+        build(FCNConfig(BackboneConfig("timm/test_vit"), SkipHeadConfig(detail=(4,))))
+
+
+class FixedSize(Backbone):
+    """Takes images of 32×48 only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = BackboneConfig("timm/fixed")
+        self.features = tuple(FeatureInfo(reduction, 3, f"pool{reduction}") for reduction in (8, 16, 32))
+        self.preprocess = Preprocess()
+        self.fixed_size = (32, 48)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        assert tuple(image.shape[-2:]) == (32, 48)
+        return [F.avg_pool2d(image, info.reduction, ceil_mode=True) for info in self.features]
+
+
+@pytest.mark.parametrize("size", [(32, 48), (97, 131), (5, 3)])
+def test_networks_of_a_fixed_size_see_the_whole_image_resized(size: tuple[int, int]) -> None:
+    """The image is resized for the network, and the scores of that lie on the whole image."""
+    torch.manual_seed(0)
+    backbone = FixedSize()
+    config = FCNConfig(backbone.config, SkipHeadConfig(stride=8, init="xavier"), num_classes=4)
+    model = FCN(config, backbone, build_head(config.head, backbone.features, 4, "fixed"))
+    image = torch.rand(2, 3, *size)
+    seen = F.interpolate(image, (32, 48), mode="bilinear", antialias=True)
+    expected = F.interpolate(model.scores(seen).main, size, mode="bilinear")
+    torch.testing.assert_close(model(image), expected)
+    assert tuple(model.predict(image).shape) == (2, *size)
 
 
 # Habits of PyTorch ----------------------------------------------------------------------------------------

@@ -103,9 +103,7 @@ def describe(name: str) -> dict[str, Any]:
     else:
         spec, model, tag = _from_folder(name) if is_folder(name) else _from_zoo(name)
     config = model.config
-    roles = dict.fromkeys(model.head.taps, "head")
-    if model.aux_head is not None:
-        roles |= dict.fromkeys(model.aux_head.taps, "aux head")
+    roles = _roles(model)
     weights = [one for one in spec.weights if tag is None or one.tag == tag]
     return {
         "name": name,
@@ -113,9 +111,16 @@ def describe(name: str) -> dict[str, Any]:
         "reference": spec.reference,
         "backbone": config.backbone.to_dict(),
         "features": [
-            {"reduction": info.reduction, "channels": info.channels, "tap": info.tap, "used_by": roles.get(i)}
+            {"reduction": info.reduction, "channels": info.channels, "tap": info.tap, "used_by": roles.get(i, [])}
             for i, info in enumerate(model.backbone.features)
         ],
+        "dilation": model.backbone.dilation,
+        "image_size": {
+            "multiple": model.backbone.size_multiple,
+            "minimum": model.backbone.min_size,
+            "resized_to": model.backbone.fixed_size,
+        },
+        "note": model.backbone.note,
         "head": config.head.to_dict(),
         "aux_head": None if config.aux_head is None else config.aux_head.to_dict(),
         "grid": model.head.grid.to_dict(),
@@ -130,6 +135,20 @@ def describe(name: str) -> dict[str, Any]:
         "preprocess": model.preprocess.to_dict(),
         "weights": [one.to_dict() for one in weights],
     }
+
+
+def _roles(model: FCN) -> dict[int, list[str]]:
+    """Return what each feature serves: levels of the skip fusion, the head, the aux head."""
+    from fcnzoo.heads import SkipHead
+
+    head, roles = model.head, {}
+    names = [f"level {level}" for level in head.levels] if isinstance(head, SkipHead) else ["head"]
+    for tap, name in zip(head.taps, names, strict=True):
+        roles.setdefault(tap, []).append(name)
+    if model.aux_head is not None:
+        for tap in model.aux_head.taps:
+            roles.setdefault(tap, []).append("aux head")
+    return roles
 
 
 def _from_zoo(name: str) -> tuple[ModelSpec, FCN, str | None]:
@@ -168,11 +187,14 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         *_field("backbone", f"{backbone['name']}, {_options(backbone, skip=('name',))}"),
         *_field("head", f"{head['kind']}, {_options(head, skip=('kind',))}"),
         *_field("aux head", facts["aux_head"] and _options(facts["aux_head"], skip=("kind",))),
-        *_field("features", "reduction  channels  used by   taken from"),
+        *_field("features", "reduction  channels  used by     taken from"),
         *(
-            _MARGIN + f"{feature['reduction']:>9}  {feature['channels']:>8}  {feature['used_by']:<8}  {feature['tap']}"
-            for feature in used
+            _MARGIN + f"{one['reduction']:>9}  {one['channels']:>8}  {', '.join(one['used_by']):<8}  {one['tap']}"
+            for one in used
         ),
+        *_field("dilation", _DILATION[facts["dilation"]]),
+        *_field("image size", _image_size(facts["image_size"])),
+        *_field("note", facts["note"]),
         *_field("parameters", f"{parameters['total']:,} ({parts})"),
         *_field("preprocess", _options(facts["preprocess"])),
         *_field("labels", _labels(facts)),
@@ -185,6 +207,22 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 
 _MARGIN = " " * 13
+
+_DILATION = {
+    "none": None,
+    "native": "true, by the provider's own option",
+    "dilated": "true: strides removed, later convolutions dilated",
+    "emulated": "emulated: coarser features are resized to the output stride",
+}
+"""`Backbone.dilation`, for reading."""
+
+
+def _image_size(size: dict[str, Any]) -> str:
+    if size["resized_to"]:
+        height, width = size["resized_to"]
+        return f"any; the network sees it resized to {height}×{width}"
+    least = f" and at least {size['minimum']}" if size["minimum"] > 1 else ""
+    return f"any; padded to a multiple of {size['multiple']}{least}" if size["multiple"] > 1 or least else "any"
 
 
 def _field(name: str, text: str | None) -> list[str]:
