@@ -40,6 +40,10 @@ def convert(
         str | None,
         typer.Option("--sha256", help="Digest that it must have, or its first 8 digits or more.", show_default=False),
     ] = None,
+    fold_input: Annotated[
+        bool,
+        typer.Option("--fold-input", help="Let a network of torchfcn or Caffe take RGB pictures of 0–1."),
+    ] = False,
     license: Annotated[
         str | None,
         typer.Option("--license", help="Licence of the weights, for the card; none is assumed.", show_default=False),
@@ -51,7 +55,14 @@ def convert(
     """
     import fcnzoo
 
-    network = fcnzoo.convert(cast("Source", source.value), file, model=model, num_classes=num_classes, sha256=sha256)
+    network = fcnzoo.convert(
+        cast("Source", source.value),
+        file,
+        model=model,
+        num_classes=num_classes,
+        sha256=sha256,
+        fold_input=fold_input,
+    )
     fcnzoo.save(network, out, provenance=network.provenance, license=license)
     labels = network.label_set.name if network.label_set else "unnamed"
     typer.echo(f"{shown(out)}: {network.config.backbone.name}, {network.num_classes} classes ({labels})")

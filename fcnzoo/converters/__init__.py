@@ -16,6 +16,7 @@ import torch
 
 from fcnzoo.config import FCNConfig, SkipHeadConfig
 from fcnzoo.converters.caffemodel import read_caffemodel
+from fcnzoo.converters.fold import fold_input as fold
 from fcnzoo.converters.mmseg import plan_mmseg
 from fcnzoo.converters.plan import Checkpoint, Plan, Rename, listed, use_every_key
 from fcnzoo.converters.receipt import RULES_VERSION, check_sha256, file_sha256, receipt
@@ -64,6 +65,7 @@ def convert(
     model: str | None = None,
     num_classes: int | None = None,
     sha256: str | None = None,
+    fold_input: bool = False,
 ) -> FCN:
     """Convert a checkpoint of somebody else's code.
 
@@ -83,6 +85,9 @@ def convert(
             A bare state dict of mmseg's, without the config that its checkpoints carry, needs it.
         num_classes: K that it must have; by default what its score layer has.
         sha256: Digest that the file must have, or the first 8 digits or more, as file names carry them.
+        fold_input: For torchfcn and Caffe: fold the order of the channels and the range of 0–255 into the first
+            convolution, so that the network takes RGB pictures of 0–1 less the mean. The mean cannot be folded:
+            it is taken off before the convolution pads with zeros.
 
     Returns:
         The network, in eval mode. `model.provenance` says what it was made from; `fcnzoo.save` keeps that.
@@ -91,7 +96,7 @@ def convert(
         ConversionError: The file is missing, damaged, has another digest, holds NaN or infinite values, or is
             not what `source`, `model` or `num_classes` say; keys that do not fit are listed.
         UnknownModelError: Nothing is called `model`.
-        ValueError: `source` or `sha256` is impossible.
+        ValueError: `source` or `sha256` is impossible, or there is nothing to fold.
     """
     if source not in _CONVERTERS:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
@@ -100,10 +105,13 @@ def convert(
     if sha256 is not None:
         check_sha256(path, digest, sha256)
     with torch.device("cpu"):  # whatever the caller's default is: files are read and checked on the CPU
-        return _convert(source, path, digest, model, num_classes)
+        plan, network = _convert(source, path, model, num_classes)
+        notes = plan.notes | (fold(network) if fold_input else {})
+        network.provenance = receipt(source, path, digest, notes, network)
+        return network
 
 
-def _convert(source: str, path: Path, digest: str, model: str | None, num_classes: int | None) -> FCN:
+def _convert(source: str, path: Path, model: str | None, num_classes: int | None) -> tuple[Plan, FCN]:
     checkpoint = _CONVERTERS[source].read(path)
     _check_finite(checkpoint)
     try:
@@ -111,9 +119,7 @@ def _convert(source: str, path: Path, digest: str, model: str | None, num_classe
     except ValueError as error:  # impossible numbers in the file, which the config's records refuse
         raise checkpoint.refuse(str(error)) from None
     _check_wishes(plan, path, model, num_classes)
-    network = _load(plan, checkpoint.file)
-    network.provenance = receipt(source, path, digest, plan.notes, network)
-    return network
+    return plan, _load(plan, checkpoint.file)
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:

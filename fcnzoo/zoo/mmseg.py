@@ -37,7 +37,9 @@ DATA_SETS = {
     "pascal_context": DataSet("PASCAL-Context", "pascal_context_60", "480x480", "PASCAL-Context val"),
     "pascal_context_59": DataSet("PASCAL-Context", "pascal_context_59", "480x480", "PASCAL-Context val, 59 classes"),
 }
-"""By the names mmsegmentation's files have for them."""
+"""By the names mmsegmentation's files have for them. Sizes are of the test pipelines in its `configs/_base_/datasets`:
+(2048, 512) with the ratio kept for ADE20K and VOC; Cityscapes as it is. PASCAL-Context's (520, 520) bounds the longer
+side, which a `Preprocess` cannot say: its pictures, up to 500 pixels long, are taken as they are."""
 
 TABLE: dict[int, tuple[tuple[str, str, str, float], ...]] = {
     50: (

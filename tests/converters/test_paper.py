@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from caffe_proto import write_net
 from PIL import Image
 from references import caffe_kernel, paper_features, paper_scores
@@ -97,6 +98,32 @@ def test_logits_and_labels_are_those_of_the_original(tmp_path: Path, stride: int
         torch.testing.assert_close(model(image), want, rtol=0, atol=1e-4)
     assert torch.equal(model.predict(image).long(), want.argmax(1))
     assert model.label_set == get_label_set("voc") and not model.training
+
+
+def test_folded_input_takes_rgb_of_0_to_1(tmp_path: Path) -> None:
+    """Order and range fold into the first convolution: on a picture the scores are those of the plain network."""
+    path = saved(tmp_path, state_dict(32))
+    plain, folded = fcnzoo.convert("torchfcn", path), fcnzoo.convert("torchfcn", path, fold_input=True)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8))
+    assert (folded.preprocess.channel_order, folded.preprocess.value_range) == ("rgb", 1)
+    image = to_tensor(picture, folded.preprocess)
+    mean = torch.tensor([122.67891434, 116.66876762, 104.00698793]) / 255
+    rgb = torch.from_numpy(np.asarray(picture).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    torch.testing.assert_close(image, rgb - mean[:, None, None])
+    with torch.no_grad():
+        want = plain.double()(to_tensor(picture, plain.preprocess).double())
+        torch.testing.assert_close(
+            folded.double()(image.double()), want, rtol=1e-5, atol=1e-5 * want.abs().max().item()
+        )
+    assert folded.provenance["input_folded"] == {"channel_order": "bgr", "value_range": 255}
+    assert "input_folded" not in plain.provenance
+
+
+def test_there_must_be_something_to_fold(tmp_path: Path) -> None:
+    """A network that takes RGB pictures of 0–1 already is refused, and the error says so."""
+    state = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None).state_dict()
+    with pytest.raises(ValueError, match="RGB of 0–1: leave fold_input out"):
+        fcnzoo.convert("torchvision", saved(tmp_path, state), fold_input=True)
 
 
 def test_at_once_scales_fold_into_weights_not_biases(tmp_path: Path) -> None:
