@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fcnzoo.config import Grid
     from fcnzoo.converters import convert
     from fcnzoo.factory import create
+    from fcnzoo.inference import optimize
     from fcnzoo.labels import LabelSet
     from fcnzoo.model import FCN, Scores, build
     from fcnzoo.predict import Predictor
@@ -59,6 +60,7 @@ _NAMES = {
     "list_backbones": "registry",
     "list_models": "registry",
     "load": "weights",
+    "optimize": "inference",
     "push_to_hub": "push",
     "register": "registry",
     "save": "weights",
@@ -105,6 +107,7 @@ __all__ = [
     "load",
     "metrics",
     "ops",
+    "optimize",
     "preprocess",
     "push_to_hub",
     "register",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.images import ImageSource, load_image, to_array
+from fcnzoo.inference import OptimizedFCN, optimize
 from fcnzoo.labels import LabelSet, generic_label_set
 from fcnzoo.model import FCN, evaluating
 from fcnzoo.ops import upsample_argmax
-from fcnzoo.preprocess import to_tensor
+from fcnzoo.preprocess import image_channels, to_tensor
 from fcnzoo.segmentation import Segmentation
+from fcnzoo.tiles import check_tiling, tiled_labels
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
@@ -38,7 +43,15 @@ class Predictor:
     label_set: LabelSet
     """Names and colours of its classes: its own, or `class 0`, `class 1`, … if nobody said what they are."""
 
-    def __init__(self, model: FCN | str | Path | None = None, *, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        model: FCN | str | Path | None = None,
+        *,
+        device: torch.device | str | None = None,
+        fast: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+    ) -> None:
         """Take, create or load a network.
 
         Args:
@@ -47,16 +60,27 @@ class Predictor:
                 has a separator in it or is an existing folder with a `config.json`; `None`: the model that
                 is shipped with the library.
             device: Where it runs (a model that was given is moved there); `None`: where it is.
+            fast: Use a copy made by [`optimize`][fcnzoo.inference.optimize]: BatchNorm folded, the fastest memory
+                order and precision. With bfloat16 some labels change at borders between classes.
+            tile: Images with a side above so many pixels are segmented in tiles of that side, blended where they
+                overlap: memory is bounded by the tile and the label map. `None`: each image as a whole.
+            overlap: Pixels that neighbouring tiles share; `None`: a quarter of a tile.
 
         Raises:
             UnknownModelError: There is no model of that name.
             WeightsError: Its weights cannot be had.
-            ValueError: The device does not exist here.
+            ValueError: The device does not exist here; `tile` or `overlap` is impossible, or the network resizes
+                its images, so that tiles have no meaning.
             TypeError: `model` is of another type.
         """
         self.model = _resolve(model)
         if device is not None:
             move(self.model, device)
+        if overlap is not None and tile is None:
+            raise ValueError(f"overlap={overlap} goes with tile=…")
+        self._tiling = None if tile is None else check_tiling(self.model, tile, overlap)
+        if fast and not isinstance(self.model, OptimizedFCN):
+            self.model = optimize(self.model)
         self.label_set = self.model.label_set or generic_label_set(self.model.num_classes)
 
     def __repr__(self) -> str:
@@ -82,10 +106,32 @@ class Predictor:
             OSError, ValueError, TypeError: As `load_image`; or the number of channels does not fit.
         """
         if isinstance(image, list | tuple):
-            return [self._segment(one) for one in image]
-        return self._segment(image)  # pyright: ignore[reportArgumentType]  # a Sequence that is no list is refused there
+            return list(self.map(image))
+        return self._segment(*self._read(image))  # pyright: ignore[reportArgumentType]  # other Sequences are refused
 
-    def _segment(self, source: ImageSource) -> Segmentation:
+    def map(self, images: Iterable[ImageSource]) -> Iterator[Segmentation]:
+        """Segment one image after the other, the next one being read and decoded meanwhile.
+
+        Args:
+            images: As for a call; a generator is read two images ahead.
+
+        Yields:
+            One segmentation per image, in order.
+
+        Raises:
+            OSError, ValueError, TypeError: As for a call, when the image's turn comes.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="fcnzoo-images") as reader:
+            waiting: deque[Future[tuple[Image.Image | np.ndarray, Image.Image]]] = deque()
+            for image in images:
+                waiting.append(reader.submit(self._read, image))
+                if len(waiting) > 1:
+                    yield self._segment(*waiting.popleft().result())
+            while waiting:
+                yield self._segment(*waiting.popleft().result())
+
+    def _read(self, source: ImageSource) -> tuple[Image.Image | np.ndarray, Image.Image]:
+        """Return what the network is to see, and the picture that stands for it."""
         channels = len(self.model.preprocess.mean)
         if channels in (1, 3):
             given = picture = load_image(source)
@@ -97,10 +143,24 @@ class Predictor:
                 f"the network takes {channels} channels; give a uint8 array (H, W, {channels}) "
                 f"or tensor ({channels}, H, W), got {type(source).__name__}"
             )
-        device = next(self.model.parameters()).device
-        tensor = to_tensor(given, self.model.preprocess, device=device, dtype=self.model.dtype)
-        labels = self._labels(tensor, (picture.height, picture.width))
+        return given, picture
+
+    def _segment(self, given: Image.Image | np.ndarray, picture: Image.Image) -> Segmentation:
+        size = (picture.height, picture.width)
+        if self._tiling is not None and max(size) > self._tiling[0]:
+            labels = self._tiled(given, size, self._tiling)
+        else:
+            labels = self._labels(self._tensor(given), size)
         return Segmentation(labels, self.label_set, picture)
+
+    def _tensor(self, given: Image.Image | np.ndarray) -> torch.Tensor:
+        device = next(self.model.parameters()).device
+        return to_tensor(given, self.model.preprocess, device=device, dtype=self.model.dtype)
+
+    def _tiled(self, given: Image.Image | np.ndarray, size: tuple[int, int], tiling: tuple[int, int]) -> np.ndarray:
+        pixels = image_channels(given, len(self.model.preprocess.mean))
+        with torch.inference_mode(), evaluating(self.model):
+            return tiled_labels(self.model, size, lambda rows, columns: self._tensor(pixels[rows, columns]), *tiling)
 
     def _labels(self, tensor: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
         """Return the labels (H, W) at `size` of a tensor (1, C, h, w) that may have been resized."""

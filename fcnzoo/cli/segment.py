@@ -64,6 +64,14 @@ def segment(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
     ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Fold BatchNorm, use the fastest precision; labels at borders may change."),
+    ] = False,
+    tile: Annotated[
+        int | None,
+        typer.Option("--tile", min=1, help="Segment larger images in tiles of so many pixels.", show_default=False),
+    ] = None,
     alpha: Annotated[float, typer.Option("--alpha", min=0, max=1, help="Share of the colours in the overlay.")] = 0.5,
     legend: Annotated[bool, typer.Option("--legend/--no-legend", help="Draw the legend below the overlay.")] = True,
     max_pixels: Annotated[
@@ -86,7 +94,7 @@ def segment(
         if not problems:
             complain("no images to segment")
         raise typer.Exit(1)
-    predictor = _predictor(model, device)
+    predictor = _predictor(model, device, fast, tile)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # where it cannot be made, that is one error and not one per image
     debug = bool(ctx.find_root().params.get("debug"))
@@ -172,12 +180,13 @@ def _job(image: Path, folder: Path, kinds: Sequence[str]) -> Job:
     return Job(image, {kind: folder / f"{image.stem}{SUFFIXES[kind]}" for kind in kinds})
 
 
-def _predictor(model: str | None, device: str | None) -> Predictor:
+def _predictor(model: str | None, device: str | None, fast: bool, tile: int | None) -> Predictor:
     import torch
 
     from fcnzoo.predict import Predictor
 
-    return Predictor(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(model, device=device, fast=fast, tile=tile)
 
 
 def _run(

@@ -1,0 +1,246 @@
+"""A network made for inference: fewer operations, the faster memory order and precision, the same labels."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from fcnzoo.backbones.folding import fold_batchnorms
+from fcnzoo.model import FCN, Scores, evaluating
+
+if TYPE_CHECKING:
+    from fcnzoo.images import ImageSource
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+"""What `optimize` takes as a precision."""
+
+TOLERANCE = 1e-3
+"""Largest difference of float32 scores, relative to the largest score, that folding may make. Rounding makes
+1e-6 to 1e-5; a tensor that was read elsewhere too makes differences of the order of the scores."""
+
+PROBE = (128, 128)
+"""(H, W) of the image on which folding is found and checked."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """What `optimize` did.
+
+    Attributes:
+        dtype: Precision of weights and features; scores are float32 always.
+        channels_last: Whether tensors have the channels innermost.
+        folded: How many BatchNorms became part of a convolution.
+        compiled: Whether `torch.compile` runs the network.
+        agreement: Share of the pixels of the given images whose label is the plain network's; `None`: no images.
+    """
+
+    dtype: str
+    channels_last: bool
+    folded: int
+    compiled: bool
+    agreement: float | None = None
+
+
+class OptimizedFCN(FCN):
+    """An [`FCN`][fcnzoo.FCN] for inference only, made by [`fcnzoo.optimize`][fcnzoo.inference.optimize].
+
+    It takes float32 images like any other, and gives float32 scores. It cannot be trained or saved: keep the
+    plain network for that.
+
+    Attributes:
+        optimization: What was done.
+    """
+
+    optimization: Optimization
+    _memory_format = torch.contiguous_format
+    _precision = torch.float32
+
+    def train(self, mode: bool = True) -> OptimizedFCN:
+        """Stay in evaluation mode.
+
+        Raises:
+            RuntimeError: `mode` is true.
+        """
+        if mode:
+            raise RuntimeError("an optimized network is for inference only; train the network it was made from")
+        return super().train(mode)  # pyright: ignore[reportReturnType]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Refuse.
+
+        Raises:
+            RuntimeError: Always: the weights are no longer those that the config describes.
+        """
+        raise RuntimeError("an optimized network cannot be saved; save the network it was made from")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images it takes."""
+        return torch.float32
+
+    def scores(self, image: Tensor, *, aux: bool | None = None) -> Scores:
+        """Compute scores (B, K, h, w), float32; see `FCN.scores`."""
+        if aux:
+            raise ValueError("aux=True, but an optimized network has no aux head; use the network it was made from")
+        self._check_image(image)
+        image = self._fit(image).to(self._precision, memory_format=self._memory_format)
+        return Scores(self.head(self.backbone(image)).float(), None, self.grid, None)
+
+
+def optimize(
+    model: FCN,
+    *,
+    dtype: DType = "auto",
+    compile: bool = False,
+    size: tuple[int, int] | None = None,
+    images: Sequence[ImageSource] = (),
+) -> OptimizedFCN:
+    """Make a copy of a network for inference.
+
+    BatchNorm is folded into convolutions (checked: scores stay the same), the aux head is left out, and of the
+    memory orders and precisions that the device computes fast, the fastest on an image of `size` is taken.
+
+    Args:
+        model: The network; it is not changed.
+        dtype: `"auto"` measures float32, and bfloat16 where the device has units for it. Half precision moves
+            scores by about 1 %: labels change at borders between classes.
+        compile: Run backbone and head through `torch.compile` (needs a C++ compiler on a CPU; each new image
+            size is compiled once).
+        size: (H, W) to measure at; by default 480×480.
+        images: Pictures to compare the labels on; the share that agrees is in `optimization.agreement`.
+
+    Returns:
+        The network, in eval mode, on the model's device.
+
+    Raises:
+        TypeError: `model` is no `FCN`, or is optimized already.
+        ValueError: `dtype` is unknown, or `size` is empty.
+    """
+    if not isinstance(model, FCN) or isinstance(model, OptimizedFCN):
+        raise TypeError(f"model must be an FCN as create or load return it, got {type(model).__name__}")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got {dtype!r}")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size must be (H, W) of at least 1, got {size!r}")
+    network, folded = _folded(model)
+    device = next(network.parameters()).device
+    form = _fastest(network, _candidates(dtype, device), size or (480, 480), device)
+    _shape(network, *form)
+    if compile:
+        network.backbone = torch.compile(network.backbone)  # pyright: ignore[reportAttributeAccessIssue]
+        network.head = torch.compile(network.head)  # pyright: ignore[reportAttributeAccessIssue]
+    network.optimization = Optimization(
+        dtype=str(form[0]).removeprefix("torch."),
+        channels_last=form[1] == torch.channels_last,
+        folded=folded,
+        compiled=compile,
+        agreement=_agreement(model, network, images) if images else None,
+    )
+    return network
+
+
+def _folded(model: FCN) -> tuple[OptimizedFCN, int]:
+    """Return a float32 copy without BatchNorm, as far as that changes nothing, and how many are gone."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, model.config.backbone.in_channels, *PROBE, generator=generator).to(device)
+    plain, network = _copy(model), _copy(model)
+    folded = fold_batchnorms(network, lambda: network.scores(image))
+    # Features too: fresh score layers are zero, and would hide any difference.
+    pairs = zip(_everything(plain, image), _everything(network, image), strict=True)
+    if all((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max() for theirs, ours in pairs):
+        return network, folded
+    return plain, 0
+
+
+@torch.no_grad()
+def _everything(network: OptimizedFCN, image: Tensor) -> list[Tensor]:
+    """Return features and scores."""
+    return [*network.backbone(network._fit(image)), network.scores(image).main]
+
+
+def _copy(model: FCN) -> OptimizedFCN:
+    config = model.config.replace(aux_head=None)
+    with evaluating(model):
+        backbone, head = copy.deepcopy(model.backbone), copy.deepcopy(model.head)
+    network = OptimizedFCN(config, backbone, head)
+    network.provenance = copy.deepcopy(model.provenance)
+    return cast("OptimizedFCN", network.eval().requires_grad_(False).float())
+
+
+def _candidates(dtype: DType, device: torch.device) -> list[tuple[torch.dtype, torch.memory_format]]:
+    """Return the precisions and memory orders worth trying."""
+    if dtype != "auto":
+        wanted = [getattr(torch, dtype)]
+    else:
+        wanted = [torch.float32, torch.bfloat16] if has_bfloat16_units(device) else [torch.float32]
+    return [(one, order) for one in wanted for order in (torch.contiguous_format, torch.channels_last)]
+
+
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware: AVX512-BF16 or AMX; CUDA from compute capability 8.0."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    # Names with an underscore, but the only way to ask; absent on other processors and in older versions.
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)
+
+
+def _fastest(
+    network: OptimizedFCN,
+    forms: list[tuple[torch.dtype, torch.memory_format]],
+    size: tuple[int, int],
+    device: torch.device,
+) -> tuple[torch.dtype, torch.memory_format]:
+    """Return the precision and memory order that run fastest: medians of three, after one to warm up."""
+    if len(forms) == 1:
+        return forms[0]
+    image = torch.zeros(1, network.config.backbone.in_channels, *size, device=device)
+    times = {}
+    for form in forms:
+        trial = copy.deepcopy(network)
+        _shape(trial, *form)
+        try:
+            times[form] = _time(trial, image)
+        except (RuntimeError, NotImplementedError):  # an operation that this precision lacks on this device
+            continue
+    if not times:
+        raise ValueError(f"the network runs in none of {sorted({str(dtype) for dtype, _ in forms})} on {device}")
+    return min(times, key=lambda form: times[form])
+
+
+def _time(network: OptimizedFCN, image: Tensor) -> float:
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(4):
+            start = time.perf_counter()
+            network.scores(image).main.sum().item()  # .item() waits for a GPU
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def _shape(network: OptimizedFCN, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """Bring a network to a precision and memory order."""
+    nn.Module.to(network, dtype=dtype, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+    network._precision, network._memory_format = dtype, memory_format
+
+
+def _agreement(model: FCN, network: OptimizedFCN, images: Sequence[ImageSource]) -> float:
+    from fcnzoo.predict import Predictor
+
+    plain, fast = Predictor(model), Predictor(network)
+    equal = total = 0
+    for image in images:
+        labels = plain(image).labels
+        equal += int((labels == fast(image).labels).sum())
+        total += labels.size
+    return equal / total
