@@ -1,14 +1,20 @@
-"""From scores to the training loss."""
+"""From scores to the training loss.
+
+Two routes: `_compose` is upsampling, then PyTorch's cross-entropy; `_StripLoss` never makes the logits, and has the
+gradient ready when the loss is. The first is the meaning of the second, and serves where tensors hold no numbers
+(compilation, export, the meta device), inside `torch.func`, and for derivatives of derivatives.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fcnzoo.errors import LabelError
+from fcnzoo.ops.strip_loss import Terms, strip_loss
 from fcnzoo.ops.upsample import check_scores, upsample
 
 if TYPE_CHECKING:
@@ -51,6 +57,96 @@ def check_target(scores: Tensor, target: Tensor) -> tuple[int, int]:
     return size
 
 
+Reduction = Literal["mean", "sum", "none"]
+
+
+def _terms(weight: Tensor | None, label_smoothing: float, ignore_index: int, scores: Tensor) -> Terms:
+    classes = scores.shape[1]
+    weight = scores.new_ones(classes) if weight is None else weight.detach().to(scores)
+    hit = weight * (1 - label_smoothing)
+    smooth = weight * (label_smoothing / classes) if label_smoothing else None
+    return Terms(weight, hit, smooth, hit if smooth is None else hit + smooth.sum(), ignore_index)
+
+
+def _compose(
+    scores: Tensor,
+    target: Tensor,
+    grid: Grid,
+    ignore_index: int,
+    weight: Tensor | None,
+    label_smoothing: float,
+    reduction: Reduction,
+) -> Tensor:
+    """Make the logits, and give them to PyTorch."""
+    # On channels-last logits PyTorch's log-softmax takes twice as long on a CPU.
+    scores = scores.contiguous()
+    target = target.long()
+    weight = None if weight is None else weight.to(scores)
+    pixels = F.cross_entropy(
+        upsample(scores, grid, (target.shape[1], target.shape[2])),
+        target,
+        weight=weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )
+    if reduction == "sum":
+        return pixels.sum()
+    counted = target != ignore_index
+    share = counted.to(scores.dtype) if weight is None else weight[target.where(counted, 0)] * counted
+    axes = (0, 1, 2) if reduction == "mean" else (1, 2)
+    total = share.sum(axes)
+    return pixels.sum(axes) / total.where(total > 0, 1)
+
+
+class _StripLoss(torch.autograd.Function):
+    """Loss and gradient in one pass; the backward pass only scales what the forward pass found."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, target: Tensor, options: tuple[Any, ...], wanted: bool) -> Tensor:
+        grid, ignore_index, weight, label_smoothing, reduction = options
+        # Matrix products would be taken in half precision otherwise.
+        with torch.autocast(scores.device.type, enabled=False):
+            terms = _terms(weight, label_smoothing, ignore_index, scores)
+            sums = strip_loss(scores, target, grid, terms, gradient=wanted)
+        if reduction == "sum":
+            loss, factor = sums.loss.sum(), None
+        else:
+            total = sums.total if reduction == "none" else sums.total.sum()
+            factor = total.where(total > 0, 1).reciprocal()
+            loss = (sums.loss if reduction == "none" else sums.loss.sum()) * factor
+        if sums.gradient is not None:
+            if factor is not None:
+                sums.gradient.mul_(factor.view(-1, 1, 1, 1))
+            ctx.save_for_backward(scores, target, sums.gradient)
+            ctx.options = options
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor | None, ...]:
+        (output,) = outputs
+        scores, target, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient must itself be differentiable
+            loss = _compose(scores, target, *ctx.options)
+            (gradient,) = torch.autograd.grad(loss, scores, output, create_graph=True)
+            return gradient, None, None, None
+        return gradient * output.view(-1, 1, 1, 1), None, None, None
+
+
+def _must_compose(scores: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Whether something looks on that wants ordinary operations instead of numbers."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():  # the second: torch.jit.trace
+        return True
+    if weight is not None and weight.requires_grad:
+        return True
+    given = [scores, target] if weight is None else [scores, target, weight]
+    if any(type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.is_meta for tensor in given):
+        return True  # FakeTensor and other subclasses
+    # torch.func offers no public question.
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return any(wrapped(tensor) for tensor in given) or torch.autograd.forward_ad.unpack_dual(scores).tangent is not None
+
+
 def upsample_cross_entropy(
     scores: Tensor,
     target: Tensor,
@@ -59,7 +155,7 @@ def upsample_cross_entropy(
     ignore_index: int = 255,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    reduction: Literal["mean", "sum", "none"] = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Cross-entropy of the upsampled scores, as `F.cross_entropy(upsample(scores), target)`.
 
@@ -87,27 +183,13 @@ def upsample_cross_entropy(
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    size = check_target(scores, target)
+    check_target(scores, target)
     if weight is not None and tuple(weight.shape) != (scores.shape[1],):
         raise ValueError(f"weight must be ({scores.shape[1]},), one factor per class, got shape {tuple(weight.shape)}")
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
-    # On channels-last logits PyTorch's log-softmax takes twice as long on a CPU.
-    scores = scores.contiguous()
-    target = target.long()
-    weight = None if weight is None else weight.to(scores)
-    pixels = F.cross_entropy(
-        upsample(scores, grid, size),
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
-    if reduction == "sum":
-        return pixels.sum()
-    counted = target != ignore_index
-    share = counted.to(scores.dtype) if weight is None else weight[target.where(counted, 0)] * counted
-    axes = (0, 1, 2) if reduction == "mean" else (1, 2)
-    total = share.sum(axes)
-    return pixels.sum(axes) / total.where(total > 0, 1)
+    if _must_compose(scores, target, weight):
+        return _compose(scores, target, grid, ignore_index, weight, label_smoothing, reduction)
+    options = (grid, ignore_index, weight, label_smoothing, reduction)
+    wanted = scores.requires_grad and torch.is_grad_enabled()  # inside a Function gradients are always off
+    return cast("Tensor", _StripLoss.apply(scores, target, options, wanted))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnzoo.ops.axis import axis_taps
+
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
 
@@ -37,33 +39,8 @@ def _crop_start(grid: Grid, scores: Tensor, size: tuple[int, int]) -> int | None
     return start if all(start + want <= have for want, have in zip(size, scores.shape[-2:], strict=True)) else None
 
 
-def _taps(grid: Grid, length: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The two scores that each pixel of an axis lies between, and the share of each.
-
-    Returns:
-        Index of the lower score (length), of the upper one (length), and their weights (2, length),
-        computed in float64 because a stride of 32 at pixel 10,000 costs float32 three digits.
-    """
-    pixel = torch.arange(length, device=device, dtype=torch.float64)
-    if grid.align_corners:
-        source = pixel * ((cells - 1) / max(grid.padded(length) - 1, 1))
-    else:
-        stride = grid.padded(length) / cells if grid.stride is None else grid.stride
-        source = (pixel + (0.5 + grid.offset)) / stride - 0.5
-    if grid.border == "edge":
-        source = source.clamp(0, cells - 1)
-    low = source.floor()
-    share = source - low
-    high = low + 1
-    weights = torch.stack([1 - share, share])
-    if grid.border == "zeros":
-        inside = torch.stack([(low >= 0) & (low < cells), (high >= 0) & (high < cells)])
-        weights = weights * inside
-    return low.clamp(0, cells - 1).long(), high.clamp(0, cells - 1).long(), weights
-
-
 def _along(scores: Tensor, axis: int, grid: Grid, length: int) -> Tensor:
-    low, high, weights = _taps(grid, length, scores.shape[axis], scores.device)
+    low, high, weights = axis_taps(grid, length, scores.shape[axis], scores.device)
     shape = [1] * scores.ndim
     shape[axis] = length
     lower, upper = (weight.to(scores.dtype).view(shape) for weight in weights)
