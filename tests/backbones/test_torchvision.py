@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+import fcnzoo
 from fcnzoo.backbones import build_backbone
 from fcnzoo.config import BackboneConfig
 from fcnzoo.errors import BackboneError, UnknownModelError, WeightsError
@@ -123,23 +126,206 @@ def test_dilated_resnet_is_torchvisions_own() -> None:
         assert torch.equal(ours(image)[-1], theirs(image)["out"])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "convnext_tiny", "densenet121", "vgg11", "swin_t"])
-@pytest.mark.parametrize("stride", [8, 16])
-def test_networks_that_cannot_be_dilated_are_refused(name: str, stride: int) -> None:
-    """A network that refuses, or silently ignores, dilation is a BackboneError that says so in one line."""
-    with pytest.raises(
-        BackboneError, match=rf"torchvision/{name} cannot be dilated to output_stride={stride}"
-    ) as caught:
-        on_meta(name, output_stride=stride)
-    assert "\n" not in str(caught.value)
+HOW = {
+    "resnext50_32x4d": "native",
+    "resnet18": "dilated",  # refuses the option
+    "mobilenet_v3_small": "dilated",  # ignores it
+    "convnext_tiny": "dilated",  # ignores it
+    "densenet121": "dilated",
+    "googlenet": "dilated",
+    "inception_v3": "dilated",  # poolings are functions
+    "squeezenet1_1": "dilated",
+    "alexnet": "dilated",
+    "vgg11": "dilated",
+    "swin_t": "emulated",
+    "swin_v2_t": "emulated",
+    "maxvit_t": "emulated",
+    "vit_b_32": "emulated",
+}
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
-def test_networks_of_one_size_are_refused(name: str) -> None:
-    """A network that takes only its own image size is a BackboneError that says so in one line."""
-    with pytest.raises(BackboneError, match=rf"torchvision/{name} does not run at 256×320") as caught:
-        on_meta(name)
-    assert "\n" not in str(caught.value).strip()
+COSTLY = ("densenet121", "inception_v3", "maxvit_t", "swin_v2_t", "googlenet")
+"""Left to the exhaustive run where a cheaper network shows the same."""
+
+
+def slow_if_costly(names: Iterable[str]) -> list[Any]:
+    """Mark the costly ones."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in names]
+
+
+@pytest.mark.parametrize("name", slow_if_costly(HOW))
+def test_output_strides_are_reached_and_said_how(name: str) -> None:
+    """Every network gives features of at most the output stride, deepest last, and says how it does."""
+    backbone = on_meta(name, output_stride=8).eval()
+    assert backbone.dilation == HOW[name]
+    assert max(info.reduction for info in backbone.features) == 8
+    assert len(backbone.features) >= 2
+    features = backbone(torch.empty(1, 3, 192, 224, device="meta"))
+    for info, feature in zip(backbone.features, features, strict=True):
+        assert tuple(feature.shape) == (1, info.channels, 192 // info.reduction, 224 // info.reduction)
+    plain = on_meta(name)
+    assert plain.dilation == "none"
+    assert plain.features[-1].channels == backbone.features[-1].channels
+    # Keys that the head of the strided network writes are those of the dilated one: weights can be exchanged.
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in backbone.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "vit_b_32"])
+def test_a_stride_that_is_there_already_changes_nothing(name: str) -> None:
+    """`output_stride=32` has nothing to do for these."""
+    assert on_meta(name, output_stride=32).dilation == "none"
+
+
+def test_emulated_features_are_resized(tmp_path: Path) -> None:
+    """Emulated: the network's own features, bilinearly resized where coarser than the output stride."""
+    plain = build_backbone(BackboneConfig("torchvision/swin_t")).eval()
+    emulated = build_backbone(BackboneConfig("torchvision/swin_t", output_stride=16)).eval()
+    emulated.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        *finer, deep = plain(image)
+        *same, resized = emulated(image)
+    for a, b in zip(finer, same, strict=True):
+        assert torch.equal(a, b)
+    want = nn.functional.interpolate(deep, size=(4, 6), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(resized, want)
+
+
+def test_image_sizes_are_refused() -> None:
+    """No torchvision network needs a fixed size, so `image_size` is an error that says so."""
+    with pytest.raises(BackboneError, match="any size"):
+        on_meta("vit_b_16", image_size=(224, 224))
+
+
+def hooked(modules: list[nn.Module]) -> list[torch.Tensor]:
+    """Collect what modules give when their network runs."""
+    outputs: list[torch.Tensor] = []
+    for module in modules:
+        module.register_forward_hook(lambda _, __, output: outputs.append(output))
+    return outputs
+
+
+def provider(name: str, folder: Path) -> tuple[nn.Module, Path]:
+    """Write the provider's classifier, with random tables of positions."""
+    network = torchvision.models.get_model(name, weights=None).eval()
+    for key, parameter in network.named_parameters():
+        if "pos_embedding" in key or "position_bias_table" in key:
+            nn.init.normal_(parameter)
+    path = folder / "classifier.safetensors"
+    save_file({key: tensor.clone() for key, tensor in network.state_dict().items()}, path)
+    return network, path
+
+
+def test_vision_transformer_gives_its_blocks_outputs(tmp_path: Path) -> None:
+    """Features equal the encoder's blocks 4, 8 and 12; at other sizes, after torchvision's `interpolate_embeddings`."""
+    network, path = provider("vit_b_32", tmp_path)
+    backbone = build_backbone(BackboneConfig("torchvision/vit_b_32"), path).eval()
+    assert [info.tap for info in backbone.features] == [f"encoder.layers.encoder_layer_{i}" for i in (3, 7, 11)]
+    state = torchvision.models.vision_transformer.interpolate_embeddings(288, 32, dict(network.state_dict()))
+    larger = torchvision.models.vit_b_32(weights=None, image_size=288).eval()
+    larger.load_state_dict(state)
+    for size, own in ((224, network), (288, larger)):
+        blocks = list(own.encoder.layers)  # pyright: ignore
+        outputs = hooked([blocks[i] for i in (3, 7, 11)])
+        image = torch.randn(1, 3, size, size)
+        with torch.inference_mode():
+            own(image)
+            features = backbone(image)
+        for output, feature in zip(outputs, features, strict=True):
+            want = output[:, 1:].transpose(1, 2).reshape(feature.shape)
+            torch.testing.assert_close(feature, want, rtol=1e-6, atol=1e-6)
+
+
+def test_maxvit_gives_its_blocks_outputs(tmp_path: Path) -> None:
+    """At 224×224 features equal torchvision's own to 1e-6; other sizes, not square either, run too."""
+    network, path = provider("maxvit_t", tmp_path)
+    backbone = build_backbone(BackboneConfig("torchvision/maxvit_t"), path).eval()
+    outputs = hooked([network.stem, *network.blocks])  # pyright: ignore
+    image = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        network(image)
+        for output, feature in zip(outputs, backbone(image), strict=True):
+            torch.testing.assert_close(feature, output, rtol=1e-6, atol=1e-6)
+        assert [tuple(f.shape[2:]) for f in backbone(torch.randn(1, 3, 96, 160))][-1] == (3, 5)
+
+
+@pytest.mark.parametrize("stride", [None, 8])
+@pytest.mark.parametrize(
+    "name", slow_if_costly(["alexnet", "squeezenet1_0", "inception_v3", "googlenet", "vgg11", "densenet121"])
+)
+def test_features_lie_where_they_should(name: str, stride: int | None) -> None:
+    """The centre of a feature's receptive field is within half a cell (and a pixel) of (i + 0.5) · reduction − 0.5.
+
+    Measured with constant weights and without non-linearities that choose, so that gradients are symmetric.
+    """
+    backbone = build_backbone(BackboneConfig(f"torchvision/{name}", output_stride=stride)).double().eval()  # pyright: ignore
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.MaxPool2d):
+            module.register_forward_hook(average_instead)
+    image = torch.ones(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
+    ramp = torch.arange(256, dtype=torch.float64)
+    for info, feature in zip(backbone.features, backbone(image), strict=True):
+        if info.reduction < 8:
+            continue
+        i = feature.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(feature[0, :, i, i].sum(), image, retain_graph=True)
+        weight = gradient.abs().sum((0, 1, 2))
+        centre = float((weight * ramp).sum() / weight.sum())
+        assert abs(centre - ((i + 0.5) * info.reduction - 0.5)) <= info.reduction / 2 + 1, info
+
+
+def average_instead(module: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> torch.Tensor:
+    """What an average over the window of a max-pooling gives: it spreads gradients evenly."""
+    pool: nn.MaxPool2d = module  # pyright: ignore
+    side = pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
+    channels = inputs[0].shape[1]
+    kernel = torch.ones(channels, 1, side, side, dtype=inputs[0].dtype) / side**2
+    given = getattr(pool, "pads", None)
+    edge = 0 if given else (pool.padding if isinstance(pool.padding, int) else pool.padding[0])
+    stride, dilation = pool.stride, pool.dilation
+    last = edge + (pool.ceil_mode and stride != 1)
+    padded = nn.functional.pad(inputs[0], given or (edge, last, edge, last))
+    return nn.functional.conv2d(padded, kernel, None, stride, 0, dilation, channels)  # pyright: ignore
+
+
+BORDERS = ["alexnet", "squeezenet1_1", "inception_v3", "vit_b_32", "swin_t", "maxvit_t", "mobilenet_v3_small", "vgg11"]
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_no_border_pixel_is_ignored(name: str) -> None:
+    """The last row and the last column of an image change the features, whether 32 divides its sides or not."""
+    model = fcnzoo.create("fcn32s", backbone=f"torchvision/{name}", num_classes=3).eval()
+    for size in ((97, 123), (96, 128)):
+        images = torch.randn(1, 3, *size).repeat(3, 1, 1, 1)
+        images[1, :, -1] += 1
+        images[2, :, :, -1] += 1
+        with torch.inference_mode():
+            features = model.backbone(model._fit(images))
+            scores = features[-1]
+        assert (scores[1] - scores[0]).abs().max() > 0
+        assert (scores[2] - scores[0]).abs().max() > 0
+
+
+HEADS: dict[str, dict] = {"fcn32s": {}, "fcn16s": {}, "fcn8s": {}, "fcn": {"aux": True, "output_stride": 8}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+def test_every_network_under_every_head(name: str) -> None:
+    """All of torchvision's classifiers build and run under the four heads at sizes nobody chose for them."""
+    for channels, (head, options) in zip((1, 2, 4, 13), HEADS.items(), strict=True):
+        model = fcnzoo.create(
+            head, backbone=f"torchvision/{name}", num_classes=5, in_channels=channels, device="meta", **options
+        ).eval()
+        for size in ((250, 333), (224, 224)):
+            image = torch.empty(2, channels, *size, device="meta")
+            scores = model.scores(image, aux=True if options else None)
+            assert tuple(scores.main.shape[:2]) == (2, 5)
+            assert tuple(model(image).shape) == (2, 5, *size)
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
