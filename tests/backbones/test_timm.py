@@ -75,13 +75,6 @@ def test_output_stride_dilates(stride) -> None:
     assert features[-1].shape[-1] == 64 // stride
 
 
-@pytest.mark.parametrize("name", ["test_vit", "vgg11"])
-def test_networks_that_cannot_be_dilated_are_refused(name: str) -> None:
-    """A network without dilation is a BackboneError that names it and the stride that was asked for."""
-    with pytest.raises(BackboneError, match=rf"timm/{name} cannot be .*output_stride=8"), torch.device("meta"):
-        build_backbone(BackboneConfig(f"timm/{name}", output_stride=8))
-
-
 @pytest.mark.parametrize("channels", [1, 2, 4, 12])
 def test_other_numbers_of_channels(channels: int) -> None:
     """`in_channels` builds the first convolution and the statistics for it."""
