@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import json
 import math
+import multiprocessing
 import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -257,12 +258,13 @@ def sample(rows: dict[str, dict[str, Any]], only: str) -> list[str]:
     return sorted(min(members)[1] for members in families.values())
 
 
-def work(names: list[str], task: Any, jobs: int, limit: int) -> None:
+def work(names: list[str], task: Callable[[str, int], dict[str, Any]], jobs: int, limit: int) -> None:
     """Do a task for every name in parallel, and keep each row as it comes."""
-    # A fresh process every now and then: timm and torch keep caches of what they have built.
-    pool = ProcessPoolExecutor(jobs, max_tasks_per_child=60)
-    with pool, ROWS.open("a", encoding="utf-8") as file:
-        results = pool.map(task, names, [limit] * len(names))
+    # A fresh process every now and then: timm and torch keep caches of what they have built. (Not a
+    # ProcessPoolExecutor: in Python 3.11 it hangs when a worker has done its share.)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, maxtasksperchild=60) as pool, ROWS.open("a", encoding="utf-8") as file:
+        results = pool.imap_unordered(functools.partial(task, limit=limit), names)
         for row in track(results, total=len(names), disable=not sys.stderr.isatty()):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()

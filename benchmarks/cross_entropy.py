@@ -2,14 +2,16 @@
 
     python -m benchmarks.cross_entropy
 
-Both run in one process, in turns; times are medians. Memory is what a fresh process has at its peak beyond what it
-had before the first call (read from /proc: Linux only). The last table shows time per pixel and memory as the image
-grows: the first stays level, the second does not follow the number of logits.
+All run in one process, in turns; times are medians. `compiled` and `strips` are fcnzoo's routes with and without
+numba. Memory is what a fresh process has at its peak beyond what it had before the first call (read from /proc:
+Linux only). The last table shows time per pixel and memory as the image grows: the first stays level, the second
+does not follow the number of logits.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from fcnzoo.config import Grid
-from fcnzoo.ops import upsample_cross_entropy
+from fcnzoo.ops import compiling, upsample_cross_entropy
 
 CASES = {
     "K=21, 4×480×480": {"shape": (4, 21, 480, 480), "faster": 2, "memory": 8},
@@ -52,7 +54,7 @@ print(peak() - before)
 
 
 def example(shape: tuple[int, int, int, int] | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return random scores at stride 8, and a target without ignored pixels."""
+    """Return random scores at stride 8; the target has no ignored pixels."""
     torch.manual_seed(0)
     images, classes, height, width = shape
     scores = torch.randn(images, classes, height // STRIDE, width // STRIDE).mul_(3).requires_grad_()
@@ -66,12 +68,25 @@ def plain(scores: torch.Tensor, target: torch.Tensor) -> None:
     torch.autograd.grad(loss, scores)
 
 
-def ours(scores: torch.Tensor, target: torch.Tensor) -> None:
+def compiled(scores: torch.Tensor, target: torch.Tensor) -> None:
     """Run fcnzoo's loss."""
     torch.autograd.grad(upsample_cross_entropy(scores, target, Grid()), scores)
 
 
-WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {"plain": plain, "ours": ours}
+def strips(scores: torch.Tensor, target: torch.Tensor) -> None:
+    """Run fcnzoo's loss without numba."""
+    before = os.environ.get(compiling.SWITCH)
+    os.environ[compiling.SWITCH] = "0"
+    try:
+        compiled(scores, target)
+    finally:
+        os.environ.pop(compiling.SWITCH)
+        if before is not None:
+            os.environ[compiling.SWITCH] = before
+
+
+WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {"plain": plain, "compiled": compiled, "strips": strips}
+OURS = ("compiled", "strips")
 
 
 def seconds(shape: tuple[int, int, int, int], rounds: int) -> dict[str, float]:
@@ -102,8 +117,8 @@ def measure(rounds: int = 7) -> dict[str, Any]:
         cases[name] = {
             "seconds": times,
             "bytes": memory,
-            "faster": times["plain"] / times["ours"],
-            "memory": memory["plain"] / memory["ours"],
+            "faster": {way: times["plain"] / times[way] for way in OURS},
+            "memory": {way: memory["plain"] / memory[way] for way in OURS},
             "bounds": {"faster": case["faster"], "memory": case["memory"]},
         }
     curve = []
@@ -117,26 +132,26 @@ def measure(rounds: int = 7) -> dict[str, Any]:
                 "bytes": {way: peak(way, shape) for way in WAYS},
             }
         )
-    return {"threads": torch.get_num_threads(), "cases": cases, "curve": curve}
+    return {"threads": torch.get_num_threads(), "load": os.getloadavg()[0], "cases": cases, "curve": curve}
 
 
 def main() -> None:
     """Print the tables."""
     torch.set_num_threads(2)
     found = measure()
+    print(f"{found['threads']} threads, load average {found['load']:.1f}")
     for name, case in found["cases"].items():
         times, memory, bounds = case["seconds"], case["bytes"], case["bounds"]
-        print(
-            f"{name:18} {times['plain'] * 1e3:7.0f} ms → {times['ours'] * 1e3:6.0f} ms: {case['faster']:5.1f}× faster "
-            f"(the bound is {bounds['faster']}×); {memory['plain'] / 1e6:6.0f} MB → {memory['ours'] / 1e6:5.1f} MB: "
-            f"1/{case['memory']:.0f} (the bound is 1/{bounds['memory']})"
-        )
+        print(f"{name}: plain {times['plain'] * 1e3:.0f} ms, {memory['plain'] / 1e6:.0f} MB")
+        for way in OURS:
+            print(
+                f"  {way:9}{times[way] * 1e3:6.0f} ms: {case['faster'][way]:5.1f}× faster (the bound is "
+                f"{bounds['faster']}×); {memory[way] / 1e6:6.1f} MB: 1/{case['memory'][way]:.0f} "
+                f"(the bound is 1/{bounds['memory']})"
+            )
     for point in found["curve"]:
-        each, memory = point["ns_per_pixel"], point["bytes"]
-        print(
-            f"{point['shape']!s:22} plain {each['plain']:6.0f} ns/pixel {memory['plain'] / 1e6:7.0f} MB   "
-            f"ours {each['ours']:6.0f} ns/pixel {memory['ours'] / 1e6:7.1f} MB"
-        )
+        ways = (f"{way} {point['ns_per_pixel'][way]:6.0f} ns/pixel {point['bytes'][way] / 1e6:7.1f} MB" for way in WAYS)
+        print(f"{point['shape']!s:22} {'   '.join(ways)}")
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def measure(code: str, folder: Path) -> dict[str, float]:
     return {key: min(one[key] for one in found) for key in found[0]}
 
 
-def main(name: str) -> None:
-    """Print a table, and whether the library's own bounds hold."""
+def measure_all(name: str) -> dict[str, dict[str, float]]:
+    """Return what `measure` finds for each way to load a network, and the size of its file in bytes."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = fcnzoo.create(name)
@@ -79,8 +79,15 @@ def main(name: str) -> None:
         torch.save(model.state_dict(), folder / "checkpoint.pth")
         del model
         size = (folder / "model.safetensors").stat().st_size
-        print(f"{name}, {size / 1e6:.0f} MB")
         found = {way: measure(code, folder) for way, code in WAYS.items()}
+    return found | {"file": {"bytes": size}}
+
+
+def main(name: str) -> None:
+    """Print a table, and whether the library's own bounds hold."""
+    found = measure_all(name)
+    size = found.pop("file")["bytes"]
+    print(f"{name}, {size / 1e6:.0f} MB")
     for way, one in found.items():
         times = f"{one['seconds'] * 1e3:8.1f} ms  run {one['run'] * 1e3:8.1f} ms"
         print(f"{way:36} {times}  {one['memory'] / 1e6:7.0f} MB  running {one['running'] / 1e6:7.0f} MB")

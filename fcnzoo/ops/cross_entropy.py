@@ -1,8 +1,9 @@
 """From scores to the training loss.
 
-Two routes: `_compose` is upsampling, then PyTorch's cross-entropy; `_StripLoss` never makes the logits, and has the
+Two ways: `_compose` is upsampling, then PyTorch's cross-entropy; `_LeanLoss` never makes the logits, and has the
 gradient ready when the loss is. The first is the meaning of the second, and serves where tensors hold no numbers
-(compilation, export, the meta device), inside `torch.func`, and for derivatives of derivatives.
+(compilation, export, the meta device), inside `torch.func`, and for derivatives of derivatives. The second is taken
+by one of two routes: compiled loops on a CPU (loss_route.py), or plain PyTorch in strips (strip_loss.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnzoo.errors import LabelError
+from fcnzoo.ops.loss_route import compiled_loss
 from fcnzoo.ops.strip_loss import Terms, strip_loss
 from fcnzoo.ops.upsample import check_scores, upsample
 
@@ -99,7 +101,11 @@ def _compose(
     return pixels.sum(axes) / total.where(total > 0, 1)
 
 
-class _StripLoss(torch.autograd.Function):
+def _on_cpu(*tensors: Tensor) -> bool:
+    return all(tensor.device.type == "cpu" for tensor in tensors)
+
+
+class _LeanLoss(torch.autograd.Function):
     """Loss and gradient in one pass; the backward pass only scales what the forward pass found."""
 
     @staticmethod
@@ -108,7 +114,8 @@ class _StripLoss(torch.autograd.Function):
         # Matrix products would be taken in half precision otherwise.
         with torch.autocast(scores.device.type, enabled=False):
             terms = _terms(weight, label_smoothing, ignore_index, scores)
-            sums = strip_loss(scores, target, grid, terms, gradient=wanted)
+            sums = compiled_loss(scores, target, grid, terms, gradient=wanted) if _on_cpu(scores, target) else None
+            sums = sums or strip_loss(scores, target, grid, terms, gradient=wanted)
         if reduction == "sum":
             loss, factor = sums.loss.sum(), None
         else:
@@ -135,16 +142,19 @@ class _StripLoss(torch.autograd.Function):
 
 def _must_compose(scores: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Whether something looks on that wants ordinary operations instead of numbers."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():  # the second: torch.jit.trace
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return True
     if weight is not None and weight.requires_grad:
         return True
     given = [scores, target] if weight is None else [scores, target, weight]
     if any(type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.is_meta for tensor in given):
         return True  # FakeTensor and other subclasses
-    # torch.func offers no public question.
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
-    return any(wrapped(tensor) for tensor in given) or torch.autograd.forward_ad.unpack_dual(scores).tangent is not None
+    try:
+        for tensor in given:
+            tensor.data_ptr()
+    except RuntimeError:  # inside torch.func tensors have no memory of their own
+        return True
+    return torch.autograd.forward_ad.unpack_dual(scores).tangent is not None
 
 
 def upsample_cross_entropy(
@@ -192,4 +202,4 @@ def upsample_cross_entropy(
         return _compose(scores, target, grid, ignore_index, weight, label_smoothing, reduction)
     options = (grid, ignore_index, weight, label_smoothing, reduction)
     wanted = scores.requires_grad and torch.is_grad_enabled()  # inside a Function gradients are always off
-    return cast("Tensor", _StripLoss.apply(scores, target, options, wanted))
+    return cast("Tensor", _LeanLoss.apply(scores, target, options, wanted))

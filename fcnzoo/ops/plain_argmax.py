@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fcnzoo.ops.axis import axis_taps
 from fcnzoo.ops.cells import cut_axis
-from fcnzoo.ops.threads import share
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
 
 SERIAL = 2**15 - 1
-"""Numbers that are worked on at a time on a CPU. A call on more is split by PyTorch among its threads, which wait for
-each other after every call; here each thread has rows of its own instead, and its numbers stay in its cache.
-Source: `at::internal::GRAIN_SIZE`, 32,768.
+"""Numbers that `label_strips` works on at a time on a CPU. A call on more is split by PyTorch among its threads, which
+wait for each other after every call. Source: `at::internal::GRAIN_SIZE`, 32,768.
 """
-
-ALONE = 2**24
-"""Numbers of an image, K·H·W, up to which one thread does all."""
 
 LAUNCHED = 2**24
 """The same on other devices, where a call costs more than a pass through memory: 64 MiB of float32."""
+
+SAMPLED = 2**17
+"""Scores of pixels that `label_cells` holds at a time: 512 KiB of float32 stay in a core's cache of the second level,
+and take several times as long as the calls that make them.
+"""
+
+PRUNED = 2**17
+"""Scores of pixels from which on it pays to find the classes that cannot win."""
+
+LARGE = 1e38
+"""Scores above are halved: the difference of two may overflow float32."""
 
 
 def label_strips(scores: Tensor, grid: Grid, out: Tensor) -> None:
@@ -52,86 +58,102 @@ def label_strips(scores: Tensor, grid: Grid, out: Tensor) -> None:
             labels[span] = pixels.argmax(0)
 
 
-def _pick(values: Tensor, codes: Tensor) -> Tensor:
-    """Return the first index of the maximum along axis 1 of (n, K, m); `values` are spoilt.
+def _winner(values: Tensor) -> Tensor:
+    """Return the first class with the highest of values (n, K, m), contiguous and finite: (n, m), int64.
 
-    On a CPU PyTorch's `argmax` over an axis that is not the last takes some 7 ns per number, a comparison 0.6,
-    `amax` and sums 0.1. So what is below the maximum is pushed far below 0, and of the rest the highest code wins;
-    codes are K − 1 − k. For values up to about 1, which no two float32 differ by less than 2⁻¹⁰⁰ near.
+    As pooling, because that is the only operation of PyTorch's that finds maxima along an axis other than the last
+    together with where they are by vector instructions on a CPU (0.2 ns per value; `argmax` takes 3 to 10): with
+    classes as columns and pixels as channels, in memory the values are an image with channels last. Of equal
+    values pooling keeps the first.
     """
-    values -= values.amax(1, keepdim=True)
-    found = torch.add(codes, values, alpha=2.0**120).amax(1)
-    return (codes.shape[0] - 1) - found
+    pixels = values.unsqueeze(1).permute(0, 3, 1, 2)
+    return F.max_pool2d(pixels, (1, values.shape[1]), return_indices=True)[1].view(len(values), -1)
+
+
+class _Axis:
+    """One axis of an image of L pixels, in n cells of at most m pixels.
+
+    Attributes:
+        nodes: (n + 1) scores that the cells lie between.
+        start: First pixel of each cell, and L.
+        cell: (L) cell of each pixel.
+        share: (L) share of the cell's second score at each pixel, of what both have: 0…1.
+        pixel: (m, n) pixels of each cell; the last one is repeated in shorter cells.
+        empty: (n) whether a cell has no pixel.
+        beyond: Pixels that have no share of any score.
+    """
+
+    def __init__(self, grid: Grid, length: int, scores: int, dtype: torch.dtype) -> None:
+        cells = cut_axis(grid, length, scores)
+        self.nodes, start = torch.from_numpy(cells.nodes).long(), torch.from_numpy(cells.start).long()
+        size = start.diff()
+        self.cell = torch.arange(cells.count).repeat_interleave(size)
+        self.empty = size == 0
+        weights = torch.from_numpy(cells.weights[:, :length])
+        # Beyond a border of zeros both weights are less than 1 together. All classes' scores are less by the same
+        # factor there, so the winner is as without it, unless it is 0.
+        total = weights.sum(0)
+        self.share = torch.where(total > 0, weights[1] / total, 0).to(dtype)
+        self.beyond = (total == 0).nonzero()[:, 0]
+        steps = torch.arange(int(size.max()))[:, None]
+        self.pixel = torch.minimum(start[:-1] + steps, start[1:] - 1).clamp_(min=0)
+        self.start = start.tolist()
 
 
 class _Image:
-    """How an image is labelled, in blocks of columns and rows of cells."""
+    """How an image is labelled, one row of cells after the other."""
 
     def __init__(self, image: Tensor, grid: Grid, labels: Tensor) -> None:
-        """Take scores (K, h, w) and labels (H, W)."""
-        largest = max(abs(value.item()) for value in image.aminmax())
-        # To about 1, for `_pick`; by a power of two, so nothing is rounded.
-        exponent = min(max(math.frexp(largest)[1], -100), 120)
-        self.scores = image.transpose(0, 1).clone(memory_format=torch.contiguous_format).mul_(2.0**-exponent)
-        self.labels = labels
-        down, across = (cut_axis(grid, labels.shape[axis], image.shape[1 + axis]) for axis in (0, 1))
-        self.start = down.start.tolist()
-        self.down, nodes = torch.from_numpy(down.nodes).long(), torch.from_numpy(across.nodes).long()
-        self.cell = torch.arange(across.count).repeat_interleave(torch.from_numpy(across.start).diff())
-        self.left, self.right = nodes[self.cell], nodes[self.cell + 1]
-        self.columns = torch.from_numpy(across.weights[:, : labels.shape[1]]).to(image.dtype)
-        self.rows = torch.from_numpy(down.weights).to(image.dtype)[..., None, None]
-        self.codes = torch.arange(image.shape[0] - 1, -1, -1, dtype=image.dtype)[:, None]
-        rows = self.scores.split(max(1, SERIAL // self.scores[0].numel()))
-        winner = torch.cat([_pick(some.clone(), self.codes).to(labels.dtype) for some in rows])[self.down][:, nodes]
+        """Take scores (K, h, w) and labels (H, W); fill every cell with the winner at its first corner."""
+        if max(abs(value.item()) for value in image.aminmax()) > LARGE:
+            image = image / 2
+        self.lines, self.labels = image.transpose(0, 1), labels
+        self.down, self.across = (
+            _Axis(grid, labels.shape[axis], image.shape[1 + axis], image.dtype) for axis in (0, 1)
+        )
+        winner = _winner(image.contiguous().flatten(1)[None]).to(labels.dtype).view(image.shape[1:])
+        winner = winner[self.down.nodes][:, self.across.nodes]
         a, b = winner[:-1], winner[1:]
+        torch.index_select(a[:, self.across.cell], 0, self.down.cell, out=labels)
         mixed = (a != b)[:, 1:] | (a[:, 1:] != a[:, :-1]) | (b[:, 1:] != b[:, :-1])
-        partial = torch.from_numpy(down.partial)[:, None] | torch.from_numpy(across.partial)
-        self.fill, self.mixed = a, mixed | partial
+        mixed &= ~(self.down.empty[:, None] | self.across.empty)
+        self.mixed = mixed.nonzero()[:, 1]
+        self.ends = mixed.sum(1).cumsum(0).tolist()
+        self.values = image.new_empty(0)
 
-    def blocks(self) -> list[tuple[int, int, int, int]]:
-        """Cut into rows of cells and columns of pixels: `SERIAL` numbers are some four lines of scores."""
-        classes, (count, width) = len(self.codes), (len(self.fill), self.labels.shape[1])
-        wide = min(width, max(16, SERIAL // (4 * classes)))
-        tall = max(1, SERIAL // (classes * wide) - 1)
-        return [
-            (i, min(i + tall, count), x, min(x + wide, width))
-            for x in range(0, width, wide)
-            for i in range(0, count, tall)
-        ]
+    def label(self) -> None:
+        """Label the pixels of all mixed cells, and those beyond a border of zeros."""
+        # At least four rows of pixels at a time, for PyTorch to split among threads.
+        most = max(1, SAMPLED // 4 // (self.lines.shape[1] * len(self.across.pixel)))
+        begin = 0
+        for row, end in enumerate(self.ends):
+            if begin < end:
+                lines = self.lines.index_select(0, self.down.nodes[row : row + 2])
+                for columns in self.mixed[begin:end].split(most):
+                    self._sample(lines, row, columns)
+            begin = end
+        self.labels.index_fill_(0, self.down.beyond, 0).index_fill_(1, self.across.beyond, 0)
 
-    def label(self, first: int, last: int, x0: int, x1: int) -> None:
-        """Label a block."""
-        cell = self.cell[x0:x1]
-        mixed = self.mixed[first:last].index_select(1, cell)
-        number = mixed.sum(1).tolist()
-        fill = self.fill[first:last].index_select(1, cell)
-        lines = self.scores[:0] if not any(number) else self.scores.index_select(0, self.down[first : last + 1])
-        sampled = lines.index_select(2, self.left[x0:x1]).mul_(self.columns[0, x0:x1])
-        sampled.addcmul_(lines.index_select(2, self.right[x0:x1]), self.columns[1, x0:x1])
-        for i in range(last - first):
-            labels = self.labels[self.start[first + i] : self.start[first + i + 1], x0:x1]
-            if number[i] == x1 - x0:
-                self._sample(sampled[i], sampled[i + 1], labels, None, self.start[first + i])
-                continue
-            labels.copy_(fill[i])
-            if number[i]:
-                here = mixed[i].nonzero()[:, 0]
-                upper, lower = sampled[i : i + 2].index_select(2, here)
-                self._sample(upper, lower, labels, here, self.start[first + i])
-
-    def _sample(self, upper: Tensor, lower: Tensor, labels: Tensor, here: Tensor | None, begin: int) -> None:
-        """Label columns of pixels of a row of cells that begins at a row of pixels, from the scores at its ends."""
-        rows = max(1, SERIAL // upper.numel())
-        for y in range(0, len(labels), rows):
-            some = labels[y : y + rows]
-            span = slice(begin + y, begin + y + len(some))
-            values = (upper * self.rows[0, span]).addcmul_(lower, self.rows[1, span])
-            found = _pick(values, self.codes)
-            if here is None:
-                some.copy_(found)
-            else:
-                some.index_copy_(1, here, found.to(some.dtype))
+    def _sample(self, lines: Tensor, row: int, columns: Tensor) -> None:
+        """Label cells of a row, given the scores (2, K, w) above and below it and the cells' columns (n)."""
+        left, right = (lines.index_select(2, self.across.nodes[at]) for at in (columns, columns + 1))
+        pixel = self.across.pixel.index_select(1, columns)
+        begin, end = self.down.start[row : row + 2]
+        classes = None
+        if lines.shape[1] * pixel.numel() * (end - begin) > PRUNED:
+            # A class whose highest score at a cell's corners is below another's lowest cannot win in it.
+            highest, lowest = torch.maximum(left, right).amax(0), torch.minimum(left, right).amin(0)
+            classes = (highest >= lowest.amax(0)).any(1).nonzero()[:, 0]
+            left, right = left.index_select(1, classes), right.index_select(1, classes)
+        upper, lower = torch.lerp(left[:, :, None], right[:, :, None], self.across.share[pixel]).flatten(2)
+        pixel = pixel.flatten()
+        rows = max(1, SAMPLED // upper.numel())
+        for share in self.down.share[begin:end, None, None].split(rows):
+            # Into the same memory every time: fresh memory costs more than the numbers.
+            found = _winner(torch.lerp(upper, lower, share, out=self.values.resize_(0)))
+            found = (found if classes is None else classes.take(found)).to(self.labels.dtype)
+            self.labels[begin : begin + len(found)].index_copy_(1, pixel, found)
+            begin += len(found)
 
 
 def label_cells(scores: Tensor, grid: Grid, out: Tensor) -> None:
@@ -145,8 +167,5 @@ def label_cells(scores: Tensor, grid: Grid, out: Tensor) -> None:
         grid: Where pixels lie on the scores.
         out: Labels.
     """
-    for values, labels in zip(scores, out, strict=True):
-        image = _Image(values, grid, labels)
-        # Python threads get in each other's way between calls as short as these; only long work gains.
-        threads = torch.get_num_threads() if scores.shape[1] * labels.numel() > ALONE else 1
-        share(image.blocks(), image.label, threads)
+    for image, labels in zip(scores, out, strict=True):
+        _Image(image, grid, labels).label()

@@ -10,7 +10,7 @@ Letters: N blocks of columns, P pixels of a block, S scores that a block lies on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.ops.axis import axis_taps
+from fcnzoo.ops.threads import share
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Pixels of a block of columns: wide enough for vectors, narrow enough that B's zeros cost little (P/stride + 2)."""
 
-STRIP = {"cpu": 2**20}
-"""Logits of a strip: 4 MiB in float32. Smaller ones would fit nearer caches, but each costs some thirty calls
-(measured on one core, K = 21: 6.9 ns per logit at 2¹⁷, 5.2 at 2¹⁸, 4.6 at 2²⁰; the composition takes 12)."""
+STRIP = {"cpu": 2**19}
+"""Logits of a strip, of which each thread has one: 2 MiB in float32. Smaller ones would fit nearer caches, but each
+costs some thirty calls (measured on one core, K = 21: 6.9 ns per logit at 2¹⁷, 5.2 at 2¹⁸, 4.6 at 2²⁰; the
+composition takes 12)."""
 STRIP_ELSEWHERE = 2**24
 """On an accelerator: enough to fill it; 64 MiB in float32."""
 
@@ -59,7 +61,7 @@ class Terms:
 
 @dataclass
 class Sums:
-    """Sums over the counted pixels of each image.
+    """Sums over the counted pixels of each image; B images, or without that axis of a strip of one.
 
     Attributes:
         loss: (B,).
@@ -131,8 +133,8 @@ def _labels(target: Tensor, columns: _Columns, terms: Terms) -> tuple[Tensor, Te
     return labels, counted
 
 
-class _Image:
-    """The sums of one image, strip by strip.
+class _Strip:
+    """One strip of one image.
 
     The scores that come in have a largest class of 0 everywhere (`strip_loss` subtracts it; a shift that is the
     same for all classes of a score is the same for all classes of a pixel, and the softmax does not see it).
@@ -141,71 +143,89 @@ class _Image:
     largest logit of each pixel subtracted.
     """
 
-    def __init__(self, scores: Tensor, columns: _Columns, terms: Terms, *, gradient: bool) -> None:
-        classes, height, _ = scores.shape
-        self.columns, self.terms, self.scores = columns, terms, scores
+    def __init__(self, scores: Tensor, rows: Tensor, columns: _Columns, terms: Terms) -> None:
+        self.scores, self.rows, self.columns, self.terms = scores, rows, columns, terms
+        self.classes, height, _ = scores.shape
         span = columns.weights.shape[1]
         blocks = [scores[:, :, first : first + span].transpose(0, 1).reshape(height, -1) for first in columns.first]
-        self.blocks = torch.stack(blocks)  # (N, h, K·S)
-        self.gradient = torch.zeros_like(self.blocks) if gradient else None
-        self.cover = scores.new_zeros(len(blocks), height, span) if terms.smooth is not None else None
-        self.classes = classes
+        self.blocks = torch.stack(blocks)  # (N, scores, K·S)
 
-    def add(self, target: Tensor, first: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the strip of a target (R, W) that `rows` (R, scores) samples; return its loss and its weight."""
+    def sum(self, target: Tensor, *, gradient: bool) -> Sums:
+        """Return the sums (scalars) over the pixels of a target (R, W); the gradient is (K, scores, w)."""
         labels, counted = _labels(target, self.columns, self.terms)
+        zero = self.rows.new_zeros(())
         if not counted.any():
-            return rows.new_zeros(()), rows.new_zeros(())
-        strip = self._logits(first, rows)
+            return Sums(zero, zero, torch.zeros_like(self.scores) if gradient else None)
+        strip = self._logits()
         picked = strip.gather(2, labels.unsqueeze(2)).squeeze(2)
         top = None
         sums = strip.exp_().sum(2) if strip.device.type == "cpu" else None
         if sums is None or not bool((sums > TINY).all()):  # also where it is NaN
-            strip = self._logits(first, rows)
+            strip = self._logits()
             top = strip.amax(2, keepdim=True)
             sums = strip.sub_(top).exp_().sum(2)
         share, hit = (table[labels].where(counted, 0) for table in (self.terms.share, self.terms.hit))
         evidence = sums.log() if top is None else sums.log() + top.squeeze(2)
         # Pixels that do not count are left out, not multiplied by 0: NaN · 0 is NaN.
         loss = (share * evidence - hit * picked).where(counted, 0).sum()
-        if self.gradient is not None:
+        total = self.terms.weight[labels].where(counted, 0).sum()
+        made = None
+        if gradient:
             strip.mul_((share / sums).unsqueeze(2)).scatter_add_(2, labels.unsqueeze(2), -hit.unsqueeze(2))
-            self._spread(strip.flatten(1, 2), first, rows, self.gradient)
-        if self.cover is not None:
-            self._spread(counted.to(rows.dtype), first, rows, self.cover)
-        return loss, self.terms.weight[labels].where(counted, 0).sum()
+            made = self._spread(strip.flatten(1, 2))
+        if self.terms.smooth is not None:
+            # The smoothed part of the target is the same at every counted pixel, so its logits are never needed:
+            # the sum over pixels of their logit is the scores times what each score takes part in.
+            pull = self._spread(counted.to(self.rows.dtype)) * self.terms.smooth[:, None, None]
+            loss = loss - (pull * self.scores).sum()
+            made = None if made is None else made - pull
+        return Sums(loss, total, made)
 
-    def _logits(self, first: int, rows: Tensor) -> Tensor:
-        lower = torch.matmul(rows, self.blocks[:, first : first + rows.shape[1]])
+    def _logits(self) -> Tensor:
+        lower = torch.matmul(self.rows, self.blocks)
         lower = lower.view(lower.shape[0], -1, self.columns.weights.shape[1])
-        return torch.bmm(lower, self.columns.weights).view(lower.shape[0], rows.shape[0], self.classes, -1)
+        return torch.bmm(lower, self.columns.weights).view(lower.shape[0], self.rows.shape[0], self.classes, -1)
 
-    def _spread(self, strip: Tensor, first: int, rows: Tensor, out: Tensor) -> None:
-        """Add (N, R·X, P) pixels to the scores they were sampled from, `out` (N, h, X·S)."""
-        lower = torch.bmm(strip, self.columns.weights.mT).view(out.shape[0], rows.shape[0], out.shape[2])
-        out[:, first : first + rows.shape[1]] += torch.matmul(rows.T, lower)
-
-    def _join(self, blocks: Tensor) -> Tensor:
-        """(N, h, X·S) to (X, h, w): add up blocks, which share scores where they meet."""
+    def _spread(self, strip: Tensor) -> Tensor:
+        """Give (N, R·X, P) pixels back to the scores they were sampled from: (X, scores, w)."""
+        lower = torch.bmm(strip, self.columns.weights.mT).view(strip.shape[0], self.rows.shape[0], -1)
+        blocks = torch.matmul(self.rows.T, lower)  # (N, scores, X·S)
         _, height, width = self.scores.shape
         span = self.columns.weights.shape[1]
         joined = blocks.new_zeros(blocks.shape[2] // span, height, width)
-        for first, block in zip(self.columns.first, blocks, strict=True):
+        for first, block in zip(self.columns.first, blocks, strict=True):  # neighbours share scores where they meet
             joined[:, :, first : first + span] += block.view(height, -1, span).transpose(0, 1)
         return joined
 
-    def finish(self, gradient: Tensor | None) -> Tensor | None:
-        """Write the gradient (K, h, w), and return what smoothing adds to the loss."""
-        if gradient is not None and self.gradient is not None:
-            gradient.copy_(self._join(self.gradient))
-        if self.cover is None or self.terms.smooth is None:
-            return None
-        # The smoothed part of the target is the same at every counted pixel, so its logits are never needed:
-        # the sum over pixels of their logit is the scores times what each score takes part in.
-        pull = self._join(self.cover) * self.terms.smooth[:, None, None]
-        if gradient is not None:
-            gradient -= pull
-        return -(pull * self.scores).sum()
+
+def _run(count: int, work: Callable[[int], Sums], threads: int) -> list[Sums]:
+    """Return `work(0)`…`work(count − 1)`, each on one thread.
+
+    PyTorch's own threads meet at a barrier after every operation, and a strip is many short ones: on a busy machine
+    that took ten times as long as one thread.
+    """
+    found: list[Sums | Exception] = [Sums(torch.empty(0), torch.empty(0), None)] * count
+
+    def one(n: int) -> None:
+        if torch.get_num_threads() > 1:  # each thread has its own number
+            torch.set_num_threads(1)
+        try:
+            found[n] = work(n)
+        except Exception as error:  # raised below: by then no thread is still at work
+            found[n] = error
+
+    try:
+        share(((n,) for n in range(count)), one, threads)
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
+    return [_unwrap(result) for result in found]
+
+
+def _unwrap(result: Sums | Exception) -> Sums:
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def strip_loss(scores: Tensor, target: Tensor, grid: Grid, terms: Terms, *, gradient: bool) -> Sums:
@@ -227,15 +247,25 @@ def strip_loss(scores: Tensor, target: Tensor, grid: Grid, terms: Terms, *, grad
     row = scores.shape[1] * columns.weights.shape[0] * columns.weights.shape[2]
     rows = max(1, STRIP.get(scores.device.type, STRIP_ELSEWHERE) // row)
     strips = list(_strips(grid, height, scores.shape[2], rows, scores))
-    made = torch.empty_like(scores, memory_format=torch.contiguous_format) if gradient else None
+    images, each = scores.shape[0], len(strips)
+
+    def work(n: int) -> Sums:
+        start, stop, first, matrix = strips[n % each]
+        part = scores[n // each, :, first : first + matrix.shape[1]]
+        return _Strip(part, matrix, columns, terms).sum(target[n // each, start:stop], gradient=gradient)
+
+    made = torch.zeros_like(scores, memory_format=torch.contiguous_format) if gradient else None
+    if scores.device.type == "cpu":
+        found = _run(images * each, work, torch.get_num_threads())
+    else:
+        found = (work(n) for n in range(images * each))
     losses, totals = [], []
-    for b in range(scores.shape[0]):
-        image = _Image(scores[b], columns, terms, gradient=gradient)
-        found = [image.add(target[b, start:stop], first, matrix) for start, stop, first, matrix in strips]
-        smoothed = image.finish(None if made is None else made[b])
-        loss = torch.stack([loss for loss, _ in found]).sum()
-        losses.append(loss if smoothed is None else loss + smoothed)
-        totals.append(torch.stack([total for _, total in found]).sum())
+    for n, sums in enumerate(found):
+        losses.append(sums.loss)
+        totals.append(sums.total)
+        if made is not None and sums.gradient is not None:
+            first = strips[n % each][2]
+            made[n // each, :, first : first + sums.gradient.shape[1]] += sums.gradient
     if not losses:
         return Sums(scores.new_zeros(0), scores.new_zeros(0), made)
-    return Sums(torch.stack(losses), torch.stack(totals), made)
+    return Sums(torch.stack(losses).view(images, -1).sum(1), torch.stack(totals).view(images, -1).sum(1), made)
