@@ -14,21 +14,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fcnzoo.digests import Digest, hash_file, wrong_digest
+from fcnzoo.digests import Digest, cache_folder, hash_file, wrong_digest
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import atomic, default_mode
+from fcnzoo.strict_json import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 DIGESTS_FILE = "digests.json"
-NEEDED = ("config.json", WEIGHTS_FILE)
+CONFIG_FILE = "config.json"
+NEEDED = (CONFIG_FILE, WEIGHTS_FILE)
 """What every bundle holds; a card may lie beside it."""
+
+MAX_DIGESTS = 2**20
+"""Longest `digests.json` read, in bytes."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes this folder of the cache, and keep others waiting: many start at once."""
+    from huggingface_hub.utils import WeakFileLock
+
+    lock = cache_folder() / "locks" / f"{folder.parent.name}-{folder.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        yield
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Fill a folder under another name; it gets its own when all of it is there.
 
-    A folder that is there already is replaced, unless another process put it there in the meantime.
+    A folder that is there already is replaced, unless another process put it there in the meantime. It is moved
+    aside first, so that it is never there in part.
 
     Args:
         folder: Where it shall be.
@@ -38,11 +55,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".part", dir=folder.parent))
+    aside = temporary.with_suffix(".old")
+    before = _identity(folder)
     try:
         yield temporary
         temporary.chmod(default_mode() | (default_mode() & 0o444) >> 2)  # who may read may enter
-        if folder.exists():
-            shutil.rmtree(folder)
+        if before is not None and _identity(folder) == before:
+            os.replace(folder, aside)
         try:
             os.replace(temporary, folder)
         except OSError:
@@ -51,6 +70,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tell one folder from another that later has its name."""
+    try:
+        facts = folder.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def seal(folder: Path) -> None:
@@ -71,11 +100,12 @@ def read_digests(text: str | bytes, where: str) -> dict[str, str]:
         WeightsError: It is damaged, or does not tell of every file that is needed.
     """
     try:
-        digests = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        digests = read_json(text)
+    except ValueError as error:
         raise WeightsError(f"{where}: not valid JSON ({error})") from None
     whole = isinstance(digests, dict) and all(
-        re.fullmatch(r"[\w.-]+", name) and re.fullmatch(r"[0-9a-f]{64}", str(value)) for name, value in digests.items()
+        re.fullmatch(r"[\w.-]+", name) and isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
+        for name, value in digests.items()
     )
     if not whole or any(name not in digests for name in NEEDED):
         raise WeightsError(f"{where} must give the sha256 of {' and '.join(NEEDED)}; make it with `fcnzoo mirror`")
@@ -92,8 +122,7 @@ def check(folder: Path, pin: str | None = None) -> None:
     Raises:
         WeightsError: A file is missing, or is not what the digests (or the pin) say.
     """
-    path = folder / DIGESTS_FILE
-    digests = read_digests(_bytes(path), str(path))
+    digests = digests_of(folder)
     if pin is not None:
         digests[WEIGHTS_FILE] = pin
     for name in NEEDED:
@@ -105,8 +134,18 @@ def check(folder: Path, pin: str | None = None) -> None:
             raise WeightsError(f"{folder / name}: its sha256 is {found}, it should be {digests[name]}; it is damaged")
 
 
+def digests_of(folder: Path, where: str | None = None) -> dict[str, str]:
+    """Read a folder's `digests.json`; arguments and errors are those of `read_digests`."""
+    path = folder / DIGESTS_FILE
+    return read_digests(_bytes(path), where or str(path))
+
+
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_DIGESTS + 1)
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror or error}; make the folder with `fcnzoo mirror`") from None
+    if len(text) > MAX_DIGESTS:
+        raise WeightsError(f"{path}: longer than {MAX_DIGESTS} bytes; make the folder with `fcnzoo mirror`")
+    return text

@@ -17,6 +17,12 @@ from fcnzoo.records import Record
 FORMAT = 1
 """Version of the JSON form of `FCNConfig`; raised when an older library could misread it."""
 
+MAX_CHANNELS = 2**16
+"""Most channels of an image or of a hidden layer."""
+
+MAX_CONVS = 64
+"""Most convolutions of a head; files are read that say a billion."""
+
 Border = Literal["edge", "zeros"]
 
 
@@ -124,8 +130,8 @@ class BackboneConfig(Record):
         source, _, rest = self.name.partition("/")
         if source not in ("timm", "torchvision", "paper") or not rest:
             self.refuse("name", "must be 'timm/…', 'torchvision/…' or 'paper/…'")
-        if self.in_channels < 1:
-            self.refuse("in_channels", "must be at least 1")
+        if not 1 <= self.in_channels <= MAX_CHANNELS:
+            self.refuse("in_channels", f"must be at least 1, at most {MAX_CHANNELS}")
         if self.size_multiple is not None and self.size_multiple < 1:
             self.refuse("size_multiple", "must be at least 1 (or None)")
         if self.image_size is not None and (min(self.image_size) < 1 or source == "paper"):
@@ -178,12 +184,12 @@ class SkipHeadConfig(Record):
 
     def check(self) -> None:
         """See `Record.check`."""
-        if self.hidden_channels < 0:
-            self.refuse("hidden_channels", "must be 0 or more")
+        if not 0 <= self.hidden_channels <= MAX_CHANNELS:
+            self.refuse("hidden_channels", f"must be 0 or more, at most {MAX_CHANNELS}")
         if self.detail not in ((), (4,), (4, 2)) or (self.detail and self.stride != 8):
             self.refuse("detail", "must be empty, [4] or [4, 2], and goes with stride=8")
-        if self.detail_channels < 0 or (self.detail_channels and not self.detail):
-            self.refuse("detail_channels", "must be 0 or more, and goes with detail")
+        if not 0 <= self.detail_channels <= MAX_CHANNELS or (self.detail_channels and not self.detail):
+            self.refuse("detail_channels", f"must be 0 or more, at most {MAX_CHANNELS}, and goes with detail")
         if self.detail and self.upsampling != "bilinear":
             self.refuse("detail", "goes only with upsampling='bilinear'")
         if not 0 <= self.dropout < 1:
@@ -216,10 +222,10 @@ class DilatedHeadConfig(Record):
 
     def check(self) -> None:
         """See `Record.check`."""
-        if self.hidden_channels is not None and self.hidden_channels < 1:
-            self.refuse("hidden_channels", "must be at least 1 (or None)")
-        if self.num_convs < 1:
-            self.refuse("num_convs", "must be at least 1")
+        if self.hidden_channels is not None and not 1 <= self.hidden_channels <= MAX_CHANNELS:
+            self.refuse("hidden_channels", f"must be at least 1, at most {MAX_CHANNELS} (or None)")
+        if not 1 <= self.num_convs <= MAX_CONVS:
+            self.refuse("num_convs", f"must be at least 1, at most {MAX_CONVS}")
         if not 0 <= self.dropout < 1:
             self.refuse("dropout", "must be in [0, 1)")
 

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from io import BufferedReader
@@ -25,9 +27,14 @@ def default_mode() -> int:
     return 0o666 & ~_umask()
 
 
+_umask_lock = threading.Lock()
+
+
 def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
+    """Read the umask, which can only be done by setting it: one thread at a time, and never to "all may write"."""
+    with _umask_lock:
+        umask = os.umask(0o077)
+        os.umask(umask)
     return umask
 
 
@@ -106,8 +113,8 @@ def settle(folder: str | Path) -> None:
         OSError: The folder cannot be written.
     """
     folder = Path(folder)
-    pending = folder / PENDING
-    if not pending.is_dir():
+    pending = _pending(folder)
+    if pending is None:
         return
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(pending.iterdir()):
@@ -130,10 +137,23 @@ def open_current(folder: str | Path, name: str) -> BufferedReader:
         OSError: There is no such file, or it cannot be read.
     """
     folder = Path(folder)
-    try:
-        return (folder / PENDING / name).open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        return (folder / name).open("rb")
+    pending = _pending(folder)
+    if pending is not None:
+        with contextlib.suppress(FileNotFoundError):
+            return _open(pending / name)
+    return _open(folder / name)
+
+
+def _open(path: Path) -> BufferedReader:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer for ever
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return path.open("rb")
+
+
+def _pending(folder: Path) -> Path | None:
+    """Return the folder `PENDING` if it is there; never through a link, whose files are somebody else's."""
+    pending = folder / PENDING
+    return pending if pending.is_dir() and not pending.is_symlink() else None
 
 
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)

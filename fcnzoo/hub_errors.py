@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+
 from fcnzoo.errors import WeightsError
+
+DISK = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "EEXIST", "EMFILE", "EIO")
+    if hasattr(errno, name)
+)
+"""Error numbers of the disk, which no connection has."""
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -29,10 +38,14 @@ def unreachable(error: BaseException) -> bool:
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     refused = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-    if isinstance(error, HFValidationError) or refused:
+    if isinstance(error, HFValidationError) or refused or _of_the_disk(error):
         return False
     status = status_of(error)
     return status is None or status == 429 or status >= 500
+
+
+def _of_the_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.filename is not None and error.errno in DISK
 
 
 def explain(error: BaseException, repo_id: str, revision: str | None, doing: str) -> WeightsError:
@@ -52,6 +65,8 @@ def _reason(error: BaseException, repo_id: str, doing: str) -> str:
 
     page = f"{constants.ENDPOINT}/{repo_id}"
     status = status_of(error)
+    if _of_the_disk(error):
+        return f"the client's cache cannot be used ({error}); make room or give it another place with HF_HOME"
     if isinstance(error, errors.GatedRepoError):
         return f"gated; accept its terms on {page}, then {LOG_IN} with the account that did"
     if isinstance(error, errors.RepositoryNotFoundError):

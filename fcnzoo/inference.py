@@ -72,7 +72,7 @@ class OptimizedFCN(FCN):
             raise RuntimeError("an optimized network is for inference only; train the network it was made from")
         return super().train(mode)  # pyright: ignore[reportReturnType]
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 - PyTorch passes them
         """Refuse.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from fcnzoo.config import FCNConfig
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import open_current, settle
 from fcnzoo.spec import Metric
+from fcnzoo.strict_json import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -74,7 +76,7 @@ class FolderRecord:
             ValueError: It is no JSON, or a field is unknown, missing or impossible.
             TypeError: A field has the wrong type.
         """
-        data = json.loads(text.decode("utf-8"))
+        data = read_json(text)
         if not isinstance(data, dict):
             raise TypeError(f"it must hold a JSON object, got {type(data).__name__}")
         if data.pop("library", "fcnzoo") != "fcnzoo" or "model" not in data:
@@ -112,6 +114,10 @@ def read_record(folder: str | Path) -> FolderRecord:
     Raises:
         WeightsError: There is no `config.json`, or it is not one that fcnzoo wrote.
     """
+    return _parse(folder, _read_text(folder))
+
+
+def _read_text(folder: str | Path) -> bytes:
     path = Path(folder) / CONFIG_FILE
     try:
         with open_current(folder, CONFIG_FILE) as file:
@@ -122,10 +128,20 @@ def read_record(folder: str | Path) -> FolderRecord:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
     if len(text) > MAX_CONFIG:
         raise WeightsError(f"{path}: longer than {MAX_CONFIG} bytes; it is not one that fcnzoo wrote")
+    return text
+
+
+def _parse(folder: str | Path, text: bytes) -> FolderRecord:
     try:
         return FolderRecord.from_json(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path}: {error}") from None
+        raise config_error(folder, error) from None
+
+
+def config_error(folder: str | Path, error: Exception) -> WeightsError:
+    """Return the error about a folder's `config.json`; a value in it may be megabytes long, and is cut."""
+    text = str(error)
+    return WeightsError(f"{Path(folder) / CONFIG_FILE}: {text[:1000]}{' …' if len(text) > 1000 else ''}")
 
 
 @contextlib.contextmanager
@@ -139,21 +155,24 @@ def open_folder(folder: str | Path) -> Iterator[tuple[FolderRecord, BufferedRead
     """
     with contextlib.suppress(OSError):
         settle(folder)  # what cannot be moved is read where it is
-    path = Path(folder) / WEIGHTS_FILE
     while True:
-        record = read_record(folder)
-        try:
-            file = open_current(folder, WEIGHTS_FILE)
-        except OSError as error:
-            raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
-        # The record holds the digest of the weights: if it is still the same, nobody has saved in between.
-        try:
-            same = read_record(folder) == record
-        except BaseException:
-            file.close()
-            raise
-        if same:
-            break
-        file.close()
+        text = _read_text(folder)
+        record = _parse(folder, text)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(_open_weights(folder))
+            # Nobody may have saved in between, not even twice: the record, and then the file, must be the same still.
+            same = _read_text(folder) == text
+            with _open_weights(folder) as now:
+                same &= os.path.samestat(os.fstat(file.fileno()), os.fstat(now.fileno()))
+            if same:
+                stack.pop_all()
+                break
     with file:
         yield record, file
+
+
+def _open_weights(folder: str | Path) -> BufferedReader:
+    try:
+        return open_current(folder, WEIGHTS_FILE)
+    except OSError as error:
+        raise WeightsError(f"{Path(folder) / WEIGHTS_FILE}: cannot be read ({error.strerror or error})") from None

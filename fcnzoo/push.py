@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fcnzoo.digests import Digest, hash_file
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import atomic
-from fcnzoo.hub import CONFIG_FILE, PREFIX, WEIGHTS_FILE, Address, ask, list_files, read_digests
+from fcnzoo.hub import CONFIG_FILE, PREFIX, WEIGHTS_FILE, Address, ask, list_files, pull, read_digests
 
 if TYPE_CHECKING:
     from fcnzoo.model import FCN
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CARD_FILE = "README.md"
 SAMPLE_FILE = "sample.jpg"
+
+logger = logging.getLogger(__name__)
 
 
 def push_to_hub(
@@ -45,7 +47,8 @@ def push_to_hub(
     Args:
         model: The network.
         repo_id: `"org/name"`; made if it is missing.
-        private: Whether a new repository is; by default as the account is set.
+        private: Whether a new repository is; by default as the account is set. `True` is refused for one that is
+            public already.
         revision: Branch to commit to; made if it is missing. By default the main one.
         commit_message: By default it says which fcnzoo wrote it.
         token: With write permission; by default the one you are logged in with.
@@ -53,7 +56,7 @@ def push_to_hub(
         datasets: Names of the data sets it was trained on, for the card.
         metrics: What it reaches, for `config.json` and the card.
         provenance: See `fcnzoo.save`.
-        sample: A picture; the card shows it with the network's labels laid over.
+        sample: A picture; the card shows it with the network's labels laid over. It goes where a new card goes.
         overwrite_card: Replace a README that is there already.
 
     Returns:
@@ -84,7 +87,11 @@ def digest_of_weights(repo_id: str, commit: str, token: str | None = None) -> st
     Raises:
         WeightsError: The Hub does not tell.
     """
-    return list_files(repo_id, commit, token).files[WEIGHTS_FILE].value
+    digest = list_files(repo_id, commit, token).files[WEIGHTS_FILE]
+    if digest.kind == "sha256":
+        return digest.value
+    # A repository may keep small files outside git-lfs, where the Hub knows git's own id only.
+    return hash_file(pull(f"{PREFIX}{repo_id}@{commit}", token=token) / WEIGHTS_FILE)
 
 
 def _compare(model: FCN, loaded: FCN) -> None:
@@ -122,9 +129,17 @@ def _upload(
     api.create_repo(repo_id, private=private, exist_ok=True)
     if revision is not None and revision != "main":
         api.create_branch(repo_id, branch=revision, exist_ok=True)
+    before = api.model_info(repo_id, revision=revision)
+    if private and not before.private:
+        raise WeightsError(
+            f"{PREFIX}{repo_id}: it is public already, and private=True was asked for; nothing was sent. "
+            "Make it private in its settings, or choose another name"
+        )
     names = [WEIGHTS_FILE, CONFIG_FILE]
-    if card or not api.file_exists(repo_id, CARD_FILE, revision=revision):
+    if card or CARD_FILE not in {file.rfilename for file in before.siblings or ()}:
         names += [name for name in (CARD_FILE, SAMPLE_FILE) if (folder / name).is_file()]
+    else:
+        logger.warning("%s%s: its %s stays as it is; overwrite_card=True replaces it", PREFIX, repo_id, CARD_FILE)
     with _quiet():
         info = api.upload_folder(
             repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message, allow_patterns=names

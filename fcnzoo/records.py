@@ -17,7 +17,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from fcnzoo.strict_json import read_json
+
 R = TypeVar("R", bound="Record")
+
+LONGEST_NAME = 200
+"""Letters up to which near names are looked for; the search takes seconds on a text of megabytes."""
 
 
 @functools.cache
@@ -27,6 +32,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def near(name: str, known: typing.Iterable[str], count: int = 5) -> str:
     """Return `" Did you mean a, b?"` for the known names nearest to `name`, or an empty text."""
+    if len(name) > LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
     return f" Did you mean {', '.join(close)}?" if close else ""
 
@@ -192,7 +199,7 @@ class Record:
     def from_json(cls: type[R], text: str) -> R:
         """Build the record from JSON text; the errors are those of `from_dict`."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = read_json(text)
+        except ValueError as error:
             raise ValueError(f"{cls.__name__}: not valid JSON ({error})") from None
         return cls.from_dict(data)

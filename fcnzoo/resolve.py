@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnzoo.bundle import DIGESTS_FILE, NEEDED, WEIGHTS_FILE, check, new_folder, read_digests, seal
+from fcnzoo.bundle import DIGESTS_FILE, NEEDED, WEIGHTS_FILE, alone, check, digests_of, new_folder, seal
 from fcnzoo.digests import Digest, cache_folder, wrong_digest
 from fcnzoo.download import download, download_from_drive
 from fcnzoo.errors import FCNZooError, WeightsError
@@ -88,22 +89,38 @@ def _mirrored(spec: ModelSpec, weights: Weights) -> Path | None:
 
 def _fetch_bundle(url: str, name: str, weights: Weights) -> Path | None:
     """Fetch a bundle from a mirror's address into the cache; `None` if it is not there."""
-    key = hashlib.sha256(url.encode()).hexdigest()[:8]
-    folder = cache_folder() / "mirror" / f"{name}-{key}"
-    if _good(folder, weights.sha256):
-        return folder
-    with new_folder(folder) as temporary:
-        try:
-            digests = download(f"{url}/{DIGESTS_FILE}", temporary / DIGESTS_FILE)
-        except WeightsError as error:
-            if "answered 404" in str(error):
-                return None
-            raise
-        known = read_digests(digests.read_bytes(), f"{url}/{DIGESTS_FILE}")
+    folder = cache_folder() / "mirror" / f"{name}-{_short_hash(url)}"
+
+    def make(temporary: Path) -> None:
+        download(f"{url}/{DIGESTS_FILE}", temporary / DIGESTS_FILE)
+        known = digests_of(temporary, f"{url}/{DIGESTS_FILE}")
         for file in NEEDED:
             pin = weights.sha256 if file == WEIGHTS_FILE else None
             download(f"{url}/{file}", temporary / file, Digest("sha256", pin or known[file]))
-    check(folder, weights.sha256)
+
+    try:
+        return _cached(folder, weights.sha256, make)
+    except WeightsError as error:
+        if str(error).startswith(f"{url}/{DIGESTS_FILE}: the server answered 404"):
+            return None
+        raise
+
+
+def _cached(folder: Path, pin: str | None, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache that is whole; if there is none, one process makes it and others wait.
+
+    Args:
+        folder: The folder.
+        pin: See `bundle.check`.
+        make: Writes its files into the folder that it is given.
+    """
+    if _good(folder, pin):
+        return folder
+    with alone(folder):
+        if not _good(folder, pin):
+            with new_folder(folder) as temporary:
+                make(temporary)
+            check(folder, pin)
     return folder
 
 
@@ -124,21 +141,32 @@ def _converted(spec: ModelSpec, weights: Weights, original: Path | None = None) 
     published = weights.published
     if published is None:
         raise WeightsError(f"{bundle_name(spec, weights)} has no file of other authors that could be converted")
+    from fcnzoo.converters.receipt import RULES_VERSION
+
     config = weights.config or spec.config
-    key = hashlib.sha256((published.to_json() + config.to_json()).encode()).hexdigest()[:8]
-    folder = cache_folder() / "converted" / f"{bundle_name(spec, weights)}-{key}"
-    if original is None and _good(folder):
-        return folder
-    file = fetch_published(published) if original is None else _checked(original, published)
-    model = convert_published(spec, weights, file)
-    with new_folder(folder) as temporary:
-        save_converted(model, weights, temporary)
+    facts = f"{RULES_VERSION}{published.to_json()}{config.to_json()}"
+    folder = cache_folder() / "converted" / f"{bundle_name(spec, weights)}-{_short_hash(facts)}"
+
+    def make(temporary: Path) -> None:
+        # Apart from other models' that the same file holds: it is deleted below.
+        downloads = cache_folder() / "downloads" / folder.name
+        file = fetch_published(published, downloads) if original is None else _checked(original, published)
+        save_converted(convert_published(spec, weights, file), weights, temporary)
         seal(temporary)
-    check(folder)
+        if original is None:
+            # Ours says the same; the digest and the address of what we fetched are in its provenance.
+            file.unlink(missing_ok=True)
+
     if original is None:
-        # Ours says the same; the digest and the address of what we fetched are in its provenance.
-        file.unlink(missing_ok=True)
+        return _cached(folder, None, make)
+    with alone(folder), new_folder(folder) as temporary:
+        make(temporary)
+    check(folder)
     return folder
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _checked(original: Path, published: Publication) -> Path:
@@ -162,16 +190,15 @@ def _good(folder: Path, pin: str | None = None) -> bool:
     return True
 
 
-def fetch_published(published: Publication) -> Path:
-    """Download the authors' file into the cache and verify it.
+def fetch_published(published: Publication, folder: Path) -> Path:
+    """Download the authors' file into a folder and verify it; one that is there and right is taken.
 
     Raises:
         WeightsError: It cannot be had, or is not what the registry says.
         ImportError: It is on Google Drive, and `gdown` is not installed.
     """
     digest = _digest(published)
-    key = hashlib.sha256(published.address.encode()).hexdigest()[:8]
-    path = cache_folder() / "downloads" / key / published.file_name
+    path = folder / published.file_name
     if path.is_file() and (digest is None or wrong_digest(path, digest) is None):
         return path
     if digest is None:

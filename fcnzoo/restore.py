@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
+from torch import Tensor
 
 from fcnzoo.backbones.base import check_keys
 from fcnzoo.config import FCNConfig
-from fcnzoo.errors import WeightsError
+from fcnzoo.errors import BackboneError, UnknownModelError, WeightsError
 from fcnzoo.heads import DilatedHead, build_head
 from fcnzoo.model import FCN, build
-from fcnzoo.safetensors_file import SafetensorsFile
+from fcnzoo.model_folder import config_error
+from fcnzoo.safetensors_file import Entry, SafetensorsFile
 from fcnzoo.score_rows import carry_rows, same_classes, score_keys
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -33,14 +38,16 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
 
     Raises:
         WeightsError: The weights do not fit.
+        UnknownModelError: There is no such backbone as `config` names (where the folder names it: a WeightsError).
+        BackboneError: The backbone cannot serve the head (likewise).
     """
+    folder = file.path.parent
     if config.backbone.in_channels != trained.backbone.in_channels:
         raise WeightsError(
             f"{file.path}: these weights take {trained.backbone.in_channels} channels, "
             f"not {config.backbone.in_channels}; build without pretrained=True, or with in_channels as trained"
         )
-    with torch.device("meta"):
-        model = build(config)
+    model = build_empty(config, folder if config == trained else None)
     used = set(file.entries)
     if config.aux_head is None and trained.aux_head is not None:
         used -= {key for key in used if key.startswith("aux_head.")}
@@ -50,9 +57,8 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
         key for key in own if config.aux_head and trained.aux_head is None and key.startswith("aux_head.")
     }
     if scores:
-        with torch.device("meta"):
-            check_fit(build(trained), file, set(file.entries), set())
-    check_fit(model, file, used, fresh)
+        check_fit(build_empty(trained, folder), file.entries, str(file.path))
+    check_fit(model, {key: file.entries[key] for key in used}, str(file.path), fresh)
     state = {
         key: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for key, tensor in file.read(used & own.keys(), map=map).items()
@@ -69,25 +75,48 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
     return model.eval()
 
 
-def check_fit(model: FCN, file: SafetensorsFile, used: set[str], fresh: set[str]) -> None:
-    """Compare names, shapes and dtypes in a file's header with a network's; no tensor is read.
+def build_empty(config: FCNConfig, folder: Path | None) -> FCN:
+    """Build a network without memory or time.
+
+    Args:
+        config: What to build.
+        folder: Whose `config.json` says so, which then is to blame for what cannot be built.
+
+    Raises:
+        WeightsError: The folder's network cannot be built; the text names its `config.json`.
+        UnknownModelError: Without a folder: there is no such backbone.
+        BackboneError: Without a folder: the backbone cannot serve the head.
+    """
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except (UnknownModelError, BackboneError) as error:
+        if folder is None:
+            raise
+        raise config_error(folder, error) from None
+
+
+def check_fit(
+    model: FCN, given: Mapping[str, Entry | Tensor], source: str, fresh: set[str] | frozenset[str] = frozenset()
+) -> None:
+    """Compare names, shapes and dtypes of weights with a network's; no value is read.
 
     Args:
         model: On any device, perhaps meta.
-        file: The weights.
-        used: Names in the file that take part.
+        given: The weights, or what a file's header says of them.
+        source: What to call them in errors.
         fresh: Names that may be missing, or differ.
 
     Raises:
         WeightsError: They do not fit; the text lists the first few differences.
     """
     own = model.state_dict()
-    given = {key: torch.Size(file.entries[key].shape) for key in file.entries if key in used}
-    check_keys(given, {key: tensor.shape for key, tensor in own.items()}, source=str(file.path), optional=fresh)
+    shapes = {key: torch.Size(entry.shape) for key, entry in given.items()}
+    check_keys(shapes, {key: tensor.shape for key, tensor in own.items()}, source=source, optional=fresh)
     for key in given.keys() & own.keys():
-        stored, dtype = file.entries[key].dtype, own[key].dtype
+        stored, dtype = given[key].dtype, own[key].dtype
         if stored not in (FLOATS if dtype.is_floating_point else (dtype,)):
-            raise WeightsError(f"{file.path}: {key} is {stored}, the network has {dtype}")
+            raise WeightsError(f"{source}: {key} is {stored}, the network has {dtype}")
 
 
 def _renew_heads(model: FCN) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import WeightsError
+from fcnzoo.strict_json import read_json
 
 MAX_HEADER = 4 * 2**20
 """Longest header read, in bytes: room for 25,000 tensors."""
@@ -108,7 +109,8 @@ class SafetensorsFile:
         wanted = {name: entry for name, entry in self.entries.items() if names is None or name in names}
         mapped = None
         if map and os.name != "nt" and any(entry.size for entry in wanted.values()):
-            mapped = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
+            with contextlib.suppress(OSError):  # some network and user-space file systems cannot map
+                mapped = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
         return {name: self._tensor(name, entry, mapped) for name, entry in wanted.items()}
 
     def tensor(self, name: str) -> Tensor:
@@ -121,14 +123,19 @@ class SafetensorsFile:
 
     def _tensor(self, name: str, entry: Entry, mapped: mmap.mmap | None) -> Tensor:
         if mapped is not None and entry.size and entry.start % ALIGNMENT == 0:
+            if entry.start + entry.size > len(mapped):
+                raise self._ended(name)
             count = math.prod(entry.shape)
             flat = torch.frombuffer(mapped, dtype=entry.dtype, count=count, offset=entry.start)
             return flat.reshape(entry.shape)
         tensor = torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
         self.file.seek(entry.start)
         if entry.size and self.file.readinto(_bytes(tensor)) != entry.size:
-            raise WeightsError(f"{self.path} ended inside {name}; it was cut short while it was being read")
+            raise self._ended(name)
         return tensor
+
+    def _ended(self, name: str) -> WeightsError:
+        return WeightsError(f"{self.path} ended inside {name}; it was cut short while it was being read")
 
 
 @contextlib.contextmanager
@@ -165,8 +172,8 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Entry], di
         _refuse(path, f"its header takes {length} bytes; at most {MAX_HEADER} are read")
     file.seek(8)
     try:
-        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        header = read_json(file.read(length))
+    except ValueError as error:
         _refuse(path, f"its header is no valid JSON ({error})")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -205,13 +212,6 @@ def _entry(path: Path, name: str, value: Any, origin: int) -> Entry:
 
 def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name comes twice")
-    return found
 
 
 def _guess(start: bytes) -> str | None:

@@ -16,10 +16,18 @@ from fcnzoo.config import FCNConfig
 from fcnzoo.digests import Digest, wrong_digest
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import atomic_together
-from fcnzoo.model import FCN, build
-from fcnzoo.model_folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, FolderRecord, open_folder, read_record
-from fcnzoo.restore import FLOATS, check_fit, restore
-from fcnzoo.safetensors_file import open_safetensors, write_safetensors
+from fcnzoo.model import FCN
+from fcnzoo.model_folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MAX_CONFIG,
+    WEIGHTS_FILE,
+    FolderRecord,
+    open_folder,
+    read_record,
+)
+from fcnzoo.restore import FLOATS, build_empty, check_fit, restore
+from fcnzoo.safetensors_file import SafetensorsFile, open_safetensors, write_safetensors
 from fcnzoo.score_rows import score_keys
 from fcnzoo.spec import Metric, Weights
 
@@ -64,9 +72,10 @@ def save(
         The folder.
 
     Raises:
-        WeightsError: A weight is NaN or infinite; nothing is written.
-        TypeError: `model` is no FCN, or the provenance holds what JSON cannot.
-        ValueError: The provenance holds NaN or an infinity.
+        WeightsError: A weight is NaN or infinite, or the weights are not those of the network that `model.config`
+            describes (a part was compiled, pruned, quantised or replaced); nothing is written.
+        TypeError: `model` is no FCN, the provenance holds what JSON cannot, or another argument has a wrong type.
+        ValueError: The provenance holds NaN or an infinity, a name twice, or too much.
         OSError: The folder cannot be written.
     """
     inner = getattr(model, "_orig_mod", model)  # what torch.compile was given
@@ -77,11 +86,11 @@ def save(
         raise ValueError(f"dtype must be one of {', '.join(map(str, FLOATS))}, got {dtype}")
     folder = Path(folder)
     tensors = model.state_dict()
+    _check_whole(model, tensors)
     for name, tensor in tensors.items():
         _check_finite(name, tensor, dtype)
     provenance = dict(model.provenance if provenance is None else provenance)
-    record = FolderRecord(model.config, None, tuple(metrics), tuple(datasets), provenance, license)
-    record.to_json()  # raises what it raises before anything is written
+    record = _record(model.config, metrics, datasets, provenance, license)
     metadata = {"format": "pt"} | ({"provenance": json.dumps(provenance)} if provenance else {})
     with atomic_together(folder) as staging:
         with (staging / WEIGHTS_FILE).open("wb") as file:
@@ -90,6 +99,35 @@ def save(
         if not _is_foreign(folder / CARD_FILE):
             (staging / CARD_FILE).write_bytes(render(record).encode())
     return folder
+
+
+def _record(
+    config: FCNConfig,
+    metrics: Iterable[Metric],
+    datasets: Iterable[str],
+    provenance: Mapping[str, Any],
+    license: str | None,
+) -> FolderRecord:
+    """Make the record of a folder; what could not be read again is refused before anything is written."""
+    metrics = tuple(metrics)
+    if isinstance(datasets, str) or not all(isinstance(metric, Metric) for metric in metrics):
+        raise TypeError("datasets must be names of data sets (not one text), and metrics be fcnzoo.spec.Metric")
+    record = FolderRecord(config, None, metrics, tuple(datasets), provenance, license)
+    text = replace(record, sha256="0" * 64).to_json().encode()
+    if len(text) > MAX_CONFIG:
+        raise ValueError(f"{CONFIG_FILE} would have {len(text)} bytes, at most {MAX_CONFIG}; shorten the provenance")
+    FolderRecord.from_json(text)
+    return record
+
+
+def _check_whole(model: FCN, tensors: Mapping[str, Tensor]) -> None:
+    """Compare a network with what its config builds: another one would be saved, and never load."""
+    try:
+        check_fit(build_empty(model.config, None), tensors, "model")
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; it could not be loaded again. Save it without compiled, pruned, quantised or replaced parts"
+        ) from None
 
 
 def _check_finite(name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
@@ -143,9 +181,7 @@ def load(
         from fcnzoo.hub import pull
 
         source = pull(source)
-    if verify:
-        _verify(source)
-    return load_as(source, None, device=device, dtype=dtype, map=map)
+    return load_as(source, None, device=device, dtype=dtype, map=map, verify=verify)
 
 
 def load_as(
@@ -155,6 +191,7 @@ def load_as(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     map: bool = True,
+    verify: bool = False,
 ) -> FCN:
     """Load a folder's weights into a network of `config`, in eval mode.
 
@@ -168,15 +205,20 @@ def load_as(
         device: See `load`.
         dtype: See `load`.
         map: See `load`.
+        verify: See `load`.
 
     Raises:
         WeightsError: A file is missing or damaged, or the weights do not fit.
+        UnknownModelError: There is no such backbone as `config` names.
+        BackboneError: The backbone of `config` cannot serve its head.
         TypeError: `dtype` is no floating-point dtype.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
     with open_folder(folder) as (record, raw), open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file:
         config = record.model if config is None else config
+        if verify:
+            _inspect(record, file, None)
         model = restore(config, record.model, file, dtype or torch.float32, map)
     if config == record.model:
         model.provenance = dict(record.provenance)
@@ -239,22 +281,22 @@ def verify(folder: str | Path, *, sha256: str | None = None) -> Verification:
     Raises:
         WeightsError: Something is wrong; the text names the file and the cause.
     """
-    path = Path(folder) / WEIGHTS_FILE
-    with open_folder(folder) as (record, raw), open_safetensors(path, raw) as file:
-        with torch.device("meta"):
-            model = build(record.model)
-        check_fit(model, file, set(file.entries), set())
-        found = file.sha256()
-        for says, digest in (("config.json", record.sha256), ("the registry", sha256)):
-            if digest is not None and digest != found:
-                raise WeightsError(f"{path}: sha256 is {found}, {says} says {digest}; it is damaged or not the same")
-        for name in file.entries:
-            try:
-                _check_finite(name, file.tensor(name))
-            except WeightsError as error:
-                raise WeightsError(f"{path}: {error}") from None
-        end = raw.seek(0, 2)
-        return Verification(Path(folder), found, bool(record.sha256 or sha256), end, len(file.entries))
+    with open_folder(folder) as (record, raw), open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file:
+        return _inspect(record, file, sha256)
 
 
-_verify = verify  # the name is an argument of `load`
+def _inspect(record: FolderRecord, file: SafetensorsFile, sha256: str | None) -> Verification:
+    """Check an open folder; see `verify`."""
+    folder = file.path.parent
+    check_fit(build_empty(record.model, folder), file.entries, str(file.path))
+    found = file.sha256()
+    for says, digest in (("config.json", record.sha256), ("the registry", sha256)):
+        if digest is not None and digest != found:
+            raise WeightsError(f"{file.path}: sha256 is {found}, {says} says {digest}; it is damaged or not the same")
+    for name in file.entries:
+        try:
+            _check_finite(name, file.tensor(name))
+        except WeightsError as error:
+            raise WeightsError(f"{file.path}: {error}") from None
+    size = file.file.seek(0, 2)
+    return Verification(folder, found, bool(record.sha256 or sha256), size, len(file.entries))

@@ -7,12 +7,13 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import fcnzoo
-from fcnzoo.files import atomic, default_mode
+from fcnzoo.files import PENDING, atomic, default_mode, open_current, settle
 
 ROOT = Path(fcnzoo.__file__).parents[1]
 
@@ -109,3 +110,35 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write()
     assert names(tmp_path) == ["file"]
+
+
+def test_a_link_is_no_replacement(tmp_path: Path) -> None:
+    """A link called as the folder of a replacement is never followed: the files behind it are somebody else's."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "key").write_text("secret")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "key").write_text("open")
+    (tmp_path / "folder" / PENDING).symlink_to(tmp_path / "mine")
+    settle(tmp_path / "folder")
+    assert names(tmp_path / "mine") == ["key"]
+    with open_current(tmp_path / "folder", "key") as file:
+        assert file.read() == b"open"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_pipes_are_refused(tmp_path: Path) -> None:
+    """A pipe is an OSError at once, where opening it would wait for ever."""
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(OSError, match="no regular file"):
+        open_current(tmp_path, "file")
+
+
+def test_the_umask_survives_threads(tmp_path: Path) -> None:
+    """Many threads that write at once leave the umask, and no file that all may write."""
+    before = os.umask(0o022)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: default_mode(), range(20_000))) == {0o644}
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)

@@ -441,3 +441,37 @@ def test_pretrained_with_geometry_is_heeded(narrow_vgg: None, tmp_path: Path, mo
     assert loaded.config.backbone.geometry == "same"
     assert loaded.grid.stride is None
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"datasets": "camvid"}, "not one text"),
+        ({"datasets": [1]}, "datasets"),
+        ({"metrics": [0.5]}, "Metric"),
+        ({"license": 3}, "license"),
+        ({"provenance": {1: "a", "1": "b"}}, "comes twice"),
+        ({"provenance": {"a": {"b": [1] * 1_000_000}}}, "shorten the provenance"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, options: dict, message: str) -> None:
+    """Arguments that would make a folder that does not load are refused, and nothing is written."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        fcnzoo.save(trained(), tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_networks_that_are_not_their_config_are_not_saved(tmp_path: Path) -> None:
+    """With a compiled or a quantised part the folder would not load: a WeightsError, and the old save stays."""
+    model = trained()
+    fcnzoo.save(model, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    backbone = model.backbone
+    model.backbone = torch.compile(backbone)  # pyright: ignore
+    with pytest.raises(WeightsError, match="could not be loaded again"):
+        fcnzoo.save(model, tmp_path)
+    model.backbone = backbone
+    model.head.to(torch.float8_e5m2)
+    with pytest.raises(WeightsError, match="could not be loaded again"):
+        fcnzoo.save(model, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before

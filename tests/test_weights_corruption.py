@@ -195,6 +195,15 @@ def damaged_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
         (lambda r: r.update(license=["MIT"]), "license"),
         (lambda r: r["model"].update(num_classes=10**30), "num_classes"),
         (lambda r: r["model"]["head"].update(dropout=float("nan")), "finite"),
+        (lambda r: r.update(provenance={"a": float("inf")}), "finite"),
+        (lambda r: r["model"]["head"].update(hidden_channels=2**62), "hidden_channels"),
+        (lambda r: r["model"].update(aux_head={"num_convs": 10**9}), "num_convs"),
+        (
+            lambda r: (r["model"].update(preprocess=None), r["model"]["backbone"].update(in_channels=10**9)),
+            "in_channels",
+        ),
+        (lambda r: r["model"].update({"x" * 7_000_000: 1}), "no field"),
+        (lambda r: r["model"].update(num_classes="x" * 7_000_000), "num_classes"),
     ],
 )
 def test_hostile_configs(saved: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -205,10 +214,17 @@ def test_hostile_configs(saved: Path, change: Callable[[dict[str, Any]], object]
 
 @pytest.mark.parametrize("name", ["timm/../../x", "timm/no_such_network", "torchvision/os.system", "paper/x"])
 def test_backbones_that_nobody_has(saved: Path, name: str) -> None:
-    """A backbone's name is looked up, never opened or imported."""
+    """A backbone's name is looked up, never opened or imported; the error blames the file that has it."""
     damaged_config(saved, lambda record: record["model"]["backbone"].update(name=name))
-    with pytest.raises((WeightsError, fcnzoo.errors.UnknownModelError, fcnzoo.errors.BackboneError)):
-        fcnzoo.load(saved)
+    refused(saved, r"config\.json: (timm|torchvision|.*paper)", "config.json")
+
+
+@pytest.mark.parametrize(("name", "value"), [("sha256", f'"{"0" * 64}"'), ("model", "{}")])
+def test_names_that_come_twice(saved: Path, name: str, value: str) -> None:
+    """A config that names something twice means two things, and is refused."""
+    path = saved / "config.json"
+    path.write_text(path.read_text().rstrip().removesuffix("}") + f', "{name}": {value}}}')
+    refused(saved, f"'{name}' comes twice", "config.json")
 
 
 def test_an_endless_config_is_not_read(saved: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from test_model import HEADS, randomise
 
 import fcnzoo
+from fcnzoo import model_folder
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import PENDING
 from fcnzoo.model import FCN, build
@@ -408,3 +409,35 @@ def test_savers_and_loaders_at_once(tmp_path: Path) -> None:
         process.communicate()
     assert [process.returncode for process in savers] == [0, 0]
     assert loads > 5
+
+
+def test_disks_that_cannot_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system cannot map files, the weights are copied."""
+    model = trained()
+    fcnzoo.save(model, tmp_path)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr("fcnzoo.safetensors_file.mmap.mmap", refuse)
+    assert equal(fcnzoo.load(tmp_path), model)
+
+
+def test_two_saves_while_a_folder_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved over and back between record and weights, a folder does not give one's record with the other's weights."""
+    first, second = trained(seed=1), trained(seed=2)
+    fcnzoo.save(first, tmp_path)
+    plain, calls = model_folder._open_weights, []
+
+    def slow(folder: Path) -> Any:
+        calls.append(folder)
+        if len(calls) > 1:
+            return plain(folder)
+        fcnzoo.save(second, tmp_path)
+        file = plain(folder)
+        fcnzoo.save(first, tmp_path)
+        return file
+
+    monkeypatch.setattr(model_folder, "_open_weights", slow)
+    assert equal(fcnzoo.load(tmp_path, verify=True), first)
+    assert len(calls) > 2

@@ -10,6 +10,8 @@ import typer
 
 from fcnzoo.cli.console import complain, shown
 
+CARD_FILE = "README.md"
+
 
 def mirror(
     models: Annotated[
@@ -61,13 +63,12 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
     folder = to / bundle_name(spec, weights)
     if not _same(folder, source):
         with bundle.new_folder(folder) as temporary:
-            for path in source.iterdir():
-                if path.is_file() and not path.name.startswith(".") and path.name != bundle.DIGESTS_FILE:
-                    shutil.copyfile(path, temporary / path.name)
+            for file in (*bundle.NEEDED, CARD_FILE):  # the Hub client's folder may hold others, unchecked
+                if (source / file).is_file():
+                    shutil.copyfile(source / file, temporary / file)
             bundle.seal(temporary)
         bundle.check(folder, weights.sha256)
-    digests = bundle.read_digests((folder / bundle.DIGESTS_FILE).read_bytes(), str(folder))
-    return folder, digests[bundle.WEIGHTS_FILE]
+    return folder, bundle.digests_of(folder)[bundle.WEIGHTS_FILE]
 
 
 def _same(folder: Path, source: Path) -> bool:
@@ -78,6 +79,6 @@ def _same(folder: Path, source: Path) -> bool:
 
     try:
         bundle.check(folder, hash_file(source / bundle.WEIGHTS_FILE))
+        return bundle.digests_of(folder)[bundle.CONFIG_FILE] == hash_file(source / bundle.CONFIG_FILE)
     except WeightsError:
         return False
-    return True

@@ -39,7 +39,7 @@ def publish(
     if record.license is None:
         complain(f"{model} says no licence, so the card will name none; save it with license= if there is one")
     commit = push_to_hub(
-        load(folder),
+        load(folder, verify=True),  # what is damaged here must not get a digest of its own there
         repo_id,
         private=private or None,
         revision=revision,

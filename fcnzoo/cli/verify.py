@@ -32,7 +32,7 @@ def verify(
     for name in models:
         try:
             found = check(name)
-        except (FCNZooError, OSError, ValueError) as error:
+        except (FCNZooError, OSError, ValueError, ImportError) as error:
             complain(f"{name}: {error}")
             failed = True
             continue

@@ -123,7 +123,12 @@ def _convert(source: str, path: Path, model: str | None, num_classes: int | None
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:
-    bad = [k for k, t in checkpoint.tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    # `float`: what is narrower than 16 bits has no `isfinite`.
+    bad = [
+        key
+        for key, tensor in checkpoint.tensors.items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float() if tensor.itemsize < 2 else tensor).all()
+    ]
     if bad:
         raise checkpoint.refuse(f"NaN or infinite values in {listed(bad)}")
 

@@ -53,6 +53,9 @@ LEGACY_DIMS = (1, 2, 3, 4)
 
 MOST_DIMS = 8
 
+MOST_FIELDS = 100_000
+"""Fields of a file, runs of numbers counted once: ten times those of the deepest networks, and a second's work."""
+
 DOUBLES = (8, 9)
 """`BlobProto.double_data` and `.double_diff`."""
 
@@ -91,6 +94,7 @@ class _Reader:
     def __init__(self, data: mmap.mmap, name: str) -> None:
         self.data = data
         self.name = name
+        self.fields = 0
 
     def read(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -170,6 +174,9 @@ class _Reader:
     def _fields(self, start: int, end: int) -> Iterator[Field]:
         position = start
         while position < end:
+            self.fields += 1
+            if self.fields > MOST_FIELDS:
+                raise self._error(f"has more than {MOST_FIELDS} fields")
             tag_start = position
             tag, position = self._varint(position, end)
             number, wire = tag >> 3, tag & 7
@@ -199,7 +206,7 @@ class _Reader:
 
         Each value ends where the next tag begins, so comparing every fifth byte cannot leave the grid of fields.
         """
-        block, position, tag = 1 << 20, start, self.data[start]
+        block, position, tag = 64, start, self.data[start]
         while True:
             count = min(block, (end - position) // 5)
             tags = np.frombuffer(self.data[position : position + 5 * count], dtype=np.uint8)[::5]
@@ -207,6 +214,7 @@ class _Reader:
             if len(other) or count < block:
                 return position + 5 * int(other[0] if len(other) else count)
             position += 5 * count
+            block = min(2 * block, 1 << 20)
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
         value = 0

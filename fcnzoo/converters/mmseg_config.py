@@ -16,7 +16,7 @@ from fcnzoo.records import Record
 
 Key = TypeVar("Key")
 
-LONGEST = 1_000_000
+LONGEST = 100_000
 """Characters of a config text; real ones have some 5,000."""
 
 

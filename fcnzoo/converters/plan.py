@@ -163,7 +163,10 @@ def _like(tensor: Tensor | None, wanted: Tensor, key: str, file: str) -> Tensor:
         return torch.zeros(wanted.shape, dtype=wanted.dtype)
     if tensor.is_floating_point() != wanted.is_floating_point():
         raise ConversionError(f"{file}: {key} is {tensor.dtype}, the network has {wanted.dtype}")
-    return tensor.detach().to(wanted.dtype).contiguous()
+    tensor = tensor.detach().to(wanted.dtype).contiguous()
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise ConversionError(f"{file}: {key} holds values that are not finite in {wanted.dtype}")
+    return tensor
 
 
 def with_classes(config: FCNConfig, num_classes: int, label_set: LabelSet | None) -> FCNConfig:

@@ -51,14 +51,18 @@ def read_torch(path: str | Path) -> Checkpoint:
     strange = [str(key) for key, value in state.items() if not isinstance(key, str) or not _is_plain(value)]
     if strange or not state:
         keys = listed(strange) if strange else "it is empty"
-        raise ConversionError(f"{path}: not a state dict of dense tensors, by name: {keys}")
+        raise ConversionError(f"{path}: not a state dict of dense, whole tensors, by name: {keys}")
     # DistributedDataParallel puts `module.` before every name.
     prefix = "module." if all(key.startswith("module.") for key in state) else ""
     return Checkpoint(path.name, {key.removeprefix(prefix): tensor for key, tensor in state.items()}, meta)
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    """Whether it is a tensor whose numbers all stand in the file: an expanded one may say that it has 10¹⁵."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    size = value.numel() * value.element_size()
+    return value.device.type == "cpu" and size <= value.untyped_storage().nbytes()
 
 
 def _looks_like(path: Path) -> str:

@@ -140,6 +140,8 @@ ONE = message(5, struct.pack("<f", 1.0))
         (layer(message(8, struct.pack("<d", 1.0))), "double precision"),
         (layer(ONE + message(7, message(1, b"\x01")), name=b""), "has no name"),
         (layer(ONE + message(7, message(1, b"\x01"))) * 2, "two layers are called 'a'"),
+        (b"\x28\x01" * 10_000_000, "more than 100000 fields"),
+        (layer(message(7, b"") + b"\x2d\0\0\0\0\x35\0\0\0\0" * 60_000), "more than 100000 fields"),
     ],
 )
 def test_bad_files_are_refused_with_their_cause(tmp_path: Path, content: bytes, text: str) -> None:

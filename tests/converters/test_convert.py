@@ -138,3 +138,27 @@ def test_a_missing_file_is_refused(tmp_path: Path, source: Source) -> None:
     for path in (tmp_path / "nothing.pth", tmp_path):
         with pytest.raises(ConversionError, match=path.name):
             fcnzoo.convert(source, path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1).expand(10**9, 10**6, 1, 1), "whole tensors, by name: score_fr.weight"),
+        (torch.zeros(21, 4096, 1, 1, device="meta"), "whole tensors, by name: score_fr.weight"),
+        (torch.full((21, 4096, 1, 1), float("nan")).to(torch.float8_e5m2), "NaN or infinite values in score_fr.weight"),
+    ],
+)
+def test_tensors_that_are_not_what_they_say(tmp_path: Path, tensor: torch.Tensor, message: str) -> None:
+    """A tensor far larger than its numbers, one without any, and NaN in eight bits: refused in little memory."""
+    torch.save({"score_fr.weight": tensor}, tmp_path / "x.pth")
+    with pytest.raises(ConversionError, match=message):
+        fcnzoo.convert("torchfcn", tmp_path / "x.pth")
+
+
+def test_values_beyond_float32(checkpoint: Path, tmp_path: Path) -> None:
+    """A float64 weight that float32 cannot hold is refused, also in the aux head, which no score shows."""
+    state = torch.load(checkpoint, weights_only=True)
+    state["aux_classifier.4.bias"] = torch.full((21,), 1e300, dtype=torch.float64)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ConversionError, match=r"aux_classifier\.4\.bias holds values that are not finite"):
+        fcnzoo.convert("torchvision", tmp_path / "x.pth")

@@ -91,3 +91,18 @@ sys.argv += ["--sample", "photo.png", "--private", "--revision", "draft"]
     assert repo.private
     assert files["sample.jpg"].startswith(b"\xff\xd8")
     assert b"sample.jpg" in files["README.md"]
+
+
+def test_damaged_weights_are_not_published(hub: Hub, client: Client) -> None:
+    """A flipped bit in the folder is found through its recorded digest, and nothing is sent."""
+    script = """
+from fcnzoo.cli.publish import publish
+fcnzoo.save(tiny(), "net")
+path = pathlib.Path("net/model.safetensors")
+content = bytearray(path.read_bytes())
+content[-1] ^= 1
+path.write_bytes(content)
+print(told(lambda: publish("net", "org/net", None, False, None, None, False)))
+"""
+    assert client(script).startswith("WeightsError: net/model.safetensors: sha256 is")
+    assert hub.requests == []

@@ -185,3 +185,11 @@ def test_addresses_that_are_none(client: Client) -> None:
     ]
     for line in client("\n".join(tell(source) for source in sources)).splitlines():
         assert line.startswith("ValueError") and "hf-hub:org/name" in line
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, hub: Hub, client: Client) -> None:
+    """A fault of the disk is told as one, at once, and not as a missing connection."""
+    hub.add("org/net", FILES)
+    (tmp_path / "file").write_text("in the way")
+    text = client(tell(), HF_HOME=str(tmp_path / "file"))
+    assert text.startswith("WeightsError: hf-hub:org/net") and "cache cannot be used" in text and "HF_HOME" in text

@@ -113,3 +113,27 @@ print(told(lambda: fcnzoo.push_to_hub(tiny(), "org/net")))
 """
     text = client(script)
     assert text.startswith("WeightsError") and "model.safetensors is not the one that was sent" in text
+
+
+def test_private_is_not_forgotten(hub: Hub, client: Client) -> None:
+    """`private=True` for a repository that is public already is refused before anything is sent."""
+    hub.add("org/open", {"README.md": b"hello"})
+    text = client('print(told(lambda: fcnzoo.push_to_hub(tiny(), "org/open", private=True)))')
+    assert text.startswith("WeightsError: hf-hub:org/open: it is public already")
+    assert not [request for request in hub.requests if "/commit/" in request or "/lfs/" in request]
+
+
+def test_the_digest_of_weights_outside_git_lfs(hub: Hub, client: Client) -> None:
+    """Where the Hub knows git's id only, the pin is the sha256 all the same."""
+    script = """
+from fcnzoo import push
+commit = push.push_to_hub(tiny(), "org/net")
+want = push.digest_of_weights("org/net", commit)
+answer = push.list_files
+def plain(*arguments):
+    listing = answer(*arguments)
+    return listing._replace(files=listing.files | {"model.safetensors": hub.Digest("git", "0" * 40)})
+push.list_files = plain
+print(push.digest_of_weights("org/net", commit) == want, len(want))
+"""
+    assert client(script) == "True 64"

@@ -9,6 +9,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 import fcnzoo
-from fcnzoo import digests, download, registry, resolve
+from fcnzoo import bundle, digests, download, registry, resolve
 from fcnzoo.cli import app
 from fcnzoo.errors import WeightsError
 from fcnzoo.heads import bilinear_kernel
@@ -198,7 +199,7 @@ def test_wrong_digests(monkeypatch: pytest.MonkeyPatch, site: Site, published: P
         with pytest.raises(WeightsError, match=words):
             fcnzoo.create(NAME, pretrained=True)
     assert len(site.requests) == 6
-    assert [path for path in digests.cache_folder().rglob("*") if path.is_file()] == []
+    assert [path for path in digests.cache_folder().rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 def test_broken_connections(monkeypatch: pytest.MonkeyPatch, site: Site, published: Path, trained: FCN) -> None:
@@ -298,7 +299,17 @@ def test_a_damaged_mirror_is_an_error(
     path.unlink()
     with pytest.raises(WeightsError, match=r"model\.safetensors: No such file"):
         fcnzoo.create(NAME, pretrained=True)
-    for text in ("{", "[]", "{}", '{"../x": "0"}', '{"model.safetensors": "' + "0" * 64 + '"}'):
+    whole = '"config.json": "' + "0" * 64 + '", "model.safetensors": '
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"../x": "0"}',
+        '{"model.safetensors": "' + "0" * 64 + '"}',
+        "{" + whole + "1" * 64 + "}",
+        "{" + whole + f'"{"1" * 64}", "config.json": "{"1" * 64}"}}',
+        " " * 2**21,
+    ):
         (mirror / NAME / "digests.json").write_text(text)
         with pytest.raises(WeightsError, match=r"digests\.json"):
             fcnzoo.create(NAME, pretrained=True)
@@ -332,6 +343,8 @@ def test_a_mirror_without_the_model(
         monkeypatch.setenv("FCNZOO_MIRROR", mirror)
         monkeypatch.setenv("FCNZOO_CACHE", str(tmp_path / mirror[:4].strip("/")))
         assert same(fcnzoo.create(NAME, pretrained=True), trained)
+    assert not (digests.cache_folder() / "mirror" / NAME).exists()
+    assert not list(digests.cache_folder().glob("mirror/*"))
     site.stop()
     monkeypatch.setenv("FCNZOO_MIRROR", str(tmp_path))
     monkeypatch.setenv("FCNZOO_CACHE", str(tmp_path / "empty"))
@@ -345,11 +358,13 @@ def test_mirroring_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: 
     path = tmp_path / "mirror" / NAME / "model.safetensors"
     assert run("mirror", NAME, "--to", tmp_path / "mirror").exit_code == 0
     inode = path.stat().st_ino
+    (next((digests.cache_folder() / "converted").iterdir()) / "stray.bin").write_bytes(b"nobody checked this")
     result = run("mirror", "fcn8s_resnet34", NAME, "no_such", "--to", tmp_path / "mirror")
     assert result.exit_code == 1
     assert result.stdout.startswith(f"{NAME}\t")
     assert "fcn8s_resnet34 has no trained" in result.stderr and "no_such" in result.stderr
     assert path.stat().st_ino == inode
+    assert not (path.parent / "stray.bin").exists()
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert run("mirror", NAME, "--to", tmp_path / "mirror").exit_code == 0
@@ -394,3 +409,44 @@ def test_weights_on_the_hub_are_pinned(changes: dict[str, str]) -> None:
     """An entry on the Hub gives its commit and its digest."""
     with pytest.raises(ValueError, match="must be"):
         Weights(tag="x", dataset="x", license="x", **changes)
+
+
+def test_many_that_start_at_once(monkeypatch: pytest.MonkeyPatch, site: Site, published: Path, trained: FCN) -> None:
+    """Of several that ask for the same weights one fetches and converts, the others wait; all get them."""
+    spec = enter(monkeypatch, weights(site))
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: resolve.find(spec, spec.weights[0]), range(4)))
+    assert len(folders) == 1
+    assert same(fcnzoo.load(folders.pop()), trained)
+    assert site.requests == ["/fcn32s.pth"]
+
+
+def test_a_folder_that_came_in_the_meantime_stays(tmp_path: Path) -> None:
+    """Without a lock, too: what another process has put there is not taken away; what was there before is replaced."""
+    (tmp_path / "old").mkdir()
+    with bundle.new_folder(tmp_path / "new"), bundle.new_folder(tmp_path / "old") as ours:
+        (ours / "mine").write_text("x")
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "digests.json").write_text("theirs")
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["mine"]
+    assert (tmp_path / "new" / "digests.json").read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("new", "old") or "." in path.name[:1]) == [
+        "new",
+        "old",
+    ]
+
+
+def test_newer_rules_convert_again(monkeypatch: pytest.MonkeyPatch, site: Site, published: Path) -> None:
+    """What an older version of the converters made is not taken for what the present one makes."""
+    enter(monkeypatch, weights(site))
+    fcnzoo.create(NAME, pretrained=True)
+    monkeypatch.setattr(sys.modules["fcnzoo.converters.receipt"], "RULES_VERSION", 99)
+    fcnzoo.create(NAME, pretrained=True)
+    assert len(site.requests) == 2
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x", "http://127.0.0.1:1/ä", "http://a b/x"])
+def test_addresses_that_are_none(tmp_path: Path, url: str) -> None:
+    """What cannot be an address is a WeightsError that names it."""
+    with pytest.raises(WeightsError, match="not an address"):
+        download.download(url, tmp_path / "x")
