@@ -11,7 +11,8 @@ times as far, and their padding grows with them. This is the *algorithme à trou
 
 up to rounding, where sizes divide, also at the border, for networks of convolutions and poolings with zeros
 around them. Global averages (squeeze-excite) see more cells and differ; so do mirrored borders at the bottom
-and the right (anti-aliasing filters).
+and the right (anti-aliasing filters), and what comes after an upsampling inside the network: where a coarse cell
+was held for several fine ones, each now has its own.
 
 The rule has no meaning for windows, tables of positions and fixed numbers of tokens: networks with attention
 are left as they are, unless the caller knows theirs to be free of all three.
@@ -25,7 +26,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fcnzoo.backbones.size_trace import Call, Size, Trace, fits, reduction, trace_sizes
+from fcnzoo.backbones.size_trace import Call, Size, Trace, fits, fixed_grids, reduction, trace_sizes
 from fcnzoo.backbones.windows import Change, UndefinedError, Undo, Window, apply, window
 
 
@@ -43,8 +44,9 @@ def dilate(
         run: Calls `network` in eval mode (`meta_run` makes such a function) on images of 256 pixels or more, of
             sides that the coarsest reduction divides, better of two sizes.
         global_attention: Say `True` of a network whose attention, if any, is between all cells of a map, is
-            normalised over them and knows no positions. Like a global average, it then sees the map more densely
-            sampled, which is as well defined as for squeeze-excite. Whether that is so cannot be read off a run.
+            normalised over them and knows no tables of positions. Like a global average, it then sees the map more
+            densely sampled, which is as well defined as for squeeze-excite. Whether that is so cannot be read off a
+            run.
 
     Returns:
         Whether no feature is now coarser than `output_stride`. `False`: the network is as it was, since it
@@ -60,9 +62,10 @@ def dilate(
     undo = Undo()
     done = False
     try:
-        for layer, change in _plan(before.calls, output_stride).items():
+        fixed = fixed_grids(before.calls)
+        for layer, change in _plan(before.calls, output_stride, fixed).items():
             apply(layer, change, undo)
-        done = _as_planned(before, trace_sizes(network, run), output_stride)
+        done = _as_planned(before, trace_sizes(network, run), output_stride, fixed)
     except (UndefinedError, RuntimeError, ValueError, AssertionError, IndexError):
         # After the changes sizes inside may not meet any more: where a stride is hidden in a function, say.
         pass
@@ -86,12 +89,15 @@ def meta_run(
     """
 
     def run() -> None:
-        # Parameters stay parameters: by that, attention is told from a layer with a matrix.
-        state: dict[str, Tensor] = {
-            name: nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
-            for name, tensor in network.named_parameters()
-        }
-        state |= {name: torch.empty_like(tensor, device="meta") for name, tensor in network.named_buffers()}
+        # Parameters stay parameters: by that, attention is told from a layer with a matrix. Each module's are given
+        # once, and not tied: PyTorch would put those of a module with two names back wrongly.
+        state: dict[str, Tensor] = {}
+        for prefix, module in network.named_modules():
+            path = f"{prefix}." if prefix else ""
+            for name, tensor in module.named_parameters(recurse=False):
+                state[path + name] = nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
+            for name, tensor in module.named_buffers(recurse=False):
+                state[path + name] = torch.empty_like(tensor, device="meta")
         training = network.training
         network.eval()
         try:
@@ -100,17 +106,19 @@ def meta_run(
                 dtype = next(kinds, None)
                 for size in sizes:
                     image = torch.empty(1, in_channels, *size, dtype=dtype, device="meta")
-                    torch.func.functional_call(network, state, (image,))
+                    torch.func.functional_call(network, state, (image,), tie_weights=False)
         finally:
             network.train(training)
 
     return run
 
 
-def _plan(calls: Sequence[Call], output_stride: int) -> dict[nn.Module, Change]:
+def _plan(calls: Sequence[Call], output_stride: int, fixed: set[nn.Module]) -> dict[nn.Module, Change]:
     """Say what becomes of each layer that must change, in order of execution."""
     plan: dict[nn.Module, Change] = {}
     for call in calls:
+        if call.layer in fixed:
+            continue
         change = _change(call, output_stride)
         if call.layer not in plan:
             plan[call.layer] = change
@@ -129,11 +137,13 @@ def _change(call: Call, output_stride: int) -> Change:
     Raises:
         UndefinedError: Its stride is no power of two, or differs between axes.
     """
-    if call.before == (1, 1):
-        return Change.none()
-    layer = window(call)
     before = reduction(call.image, call.before)
     lost = max(1, before // output_stride)
+    if isinstance(call.layer, nn.Upsample):
+        # The ratio of the reductions there are now; what was coarse and held for several cells is dense now.
+        lost_after = max(1, reduction(call.image, call.after) // output_stride)
+        return replace(Change.none(), factor=lost // lost_after)
+    layer = window(call)
     if layer is None:
         return replace(Change.none(), factor=lost)
     if layer.kernel == (1, 1) and layer.stride == (1, 1):
@@ -169,12 +179,12 @@ def _padding(layer: Window, axis: int, stride: int, before: int, after: int, los
     return first, (after - 1) * stride + reach + 1 - before - first
 
 
-def _as_planned(before: Trace, after: Trace, output_stride: int) -> bool:
+def _as_planned(before: Trace, after: Trace, output_stride: int, fixed: set[nn.Module]) -> bool:
     """Compare a dilated network's sizes, layer by layer, with those the strided one lets expect."""
     if len(before.calls) != len(after.calls) or len(before.outputs) != len(after.outputs):
         return False
     if not all(
-        old.before == (1, 1) or fits(old.image, old.before, new.before, output_stride)
+        old.before == new.before if old.layer in fixed else fits(old.image, old.before, new.before, output_stride)
         for old, new in zip(before.calls, after.calls, strict=True)
     ):
         return False

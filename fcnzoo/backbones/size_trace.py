@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,15 +78,32 @@ def trace_sizes(network: nn.Module, run: Callable[[], object], *, attention: boo
 
 
 def windowed() -> tuple[type[nn.Module], ...]:
-    """Return the layers that have a window, a stride or a border."""
+    """Return the layers that have a window, a stride, a border or a scale."""
     pads = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
-    return (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, DilatedBlurPool2d, *pads, *timm_layer("BlurPool2d"))
+    plain = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample, DilatedBlurPool2d)
+    return (*plain, *pads, *timm_layer("BlurPool2d"))
 
 
 def timm_layer(name: str) -> tuple[type[nn.Module], ...]:
     """Return a class of `timm.layers`, if timm is loaded: a network that holds one has loaded it."""
     modules = (sys.modules.get(module) for module in ("timm.layers", "timm.layers.pool2d_same"))
     return tuple({getattr(module, name) for module in modules if hasattr(module, name)})
+
+
+def fixed_grids(calls: Iterable[Call]) -> set[nn.Module]:
+    """Return the layers on maps that an adaptive pooling made: 1×1, or of one size for images of different sizes.
+
+    Such a map covers the image whatever is dilated before it.
+    """
+    seen: dict[nn.Module, dict[Size, set[Size]]] = {}
+    for call in calls:
+        seen.setdefault(call.layer, {}).setdefault(call.image, set()).add(call.before)
+    return {
+        layer
+        for layer, images in seen.items()
+        if all(sizes == {(1, 1)} for sizes in images.values())
+        or (len(images) > 1 and len({size for sizes in images.values() for size in sizes}) == 1)
+    }
 
 
 def reduction(image: Size, size: Size) -> int:

@@ -16,6 +16,7 @@ from fcnzoo.backbones.base import Backbone, FeatureInfo, Pretrained, resize_to_s
 from fcnzoo.backbones.dilation import dilate, meta_run
 from fcnzoo.backbones.timm_create import create_network
 from fcnzoo.backbones.timm_families import TimmFamily, find_family
+from fcnzoo.backbones.timm_modules import say_with_layers
 from fcnzoo.config import BackboneConfig, Preprocess, fit_channels
 from fcnzoo.errors import BackboneError, UnknownModelError
 from fcnzoo.records import near
@@ -118,7 +119,9 @@ class TimmBackbone(Backbone):
             self.dilation = "native"
             return reductions
         if self._may_dilate(reductions):
-            run = meta_run(self.network, self.family.channels or self.config.in_channels)
+            say_with_layers(self.network)
+            channels = self.family.channels or self.config.in_channels
+            run = meta_run(self.network, channels, *([(self.fixed_size,)] if self.fixed_size else []))
             if dilate(self.network, stride, run, global_attention=self.family.global_attention):
                 self.dilation = "dilated"
                 return [min(reduction, stride) for reduction in reductions]
@@ -127,10 +130,15 @@ class TimmBackbone(Backbone):
 
     def _may_dilate(self, reductions: list[int]) -> bool:
         """Whether the rule of dilation can have a meaning: not for patches, tables of positions and windows."""
-        powers_of_two = all(reduction.bit_count() == 1 for reduction in reductions)
+        family = self.family
         isotropic = len(set(reductions)) == 1
-        windows = self.family.multiple is not None
-        return powers_of_two and not (isotropic or windows or self.fixed_size or self.family.centres)
+        windows = family.multiple is not None
+        powers_of_two = all(reduction.bit_count() == 1 for reduction in reductions)
+        return (
+            powers_of_two
+            and not family.centres
+            and (family.global_attention or not (isotropic or windows or self.fixed_size))
+        )
 
     def _check_sizes(self, features: Sequence[Tensor], size: tuple[int, int]) -> None:
         for feature, info, reduction in zip(features, self.features, self._reductions, strict=True):

@@ -53,6 +53,16 @@ class TimmFamily:
 
 
 FAMILIES = (
+    # No table: rotary positions by the cell's place in the image, from −1 to 1. Dilated, its patches overlap (Amir et
+    # al. 2021, "Deep ViT features as dense visual descriptors").
+    TimmFamily(
+        ("eva",),
+        names=("vit_*_dinov3*",),
+        options=(("dynamic_img_size", True),),
+        size="pad",
+        global_attention=True,
+        note="rotary positions of any image; three depths of the transformer",
+    ),
     TimmFamily(
         ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "vitamin"),
         options=(("dynamic_img_size", True),),
@@ -77,7 +87,13 @@ FAMILIES = (
         tokens=True,
         note="three depths of the transformer; it pools 3×3 patches of 16, so images are padded to multiples of 48",
     ),
-    TimmFamily(("xcit",), size="pad", note="Fourier position encoding of any image; three depths of the transformer"),
+    # Attention between channels, by cosines over all cells; patches are made by 3×3 convolutions of stride 2.
+    TimmFamily(
+        ("xcit",),
+        size="pad",
+        global_attention=True,
+        note="Fourier position encoding of any image; three depths of the transformer",
+    ),
     TimmFamily(
         ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr"),
         options=(("strict_img_size", False),),
@@ -112,6 +128,9 @@ FAMILIES = (
         multiple=64,
         note="patches of 2×2 features at stride 32 must divide the image, or timm resizes them: padded to 64",
     ),
+    # Of one size for the sake of its patch embeddings' counts only; positions come from depthwise convolutions.
+    TimmFamily(("coat",), names=("coat_lite_*",), global_attention=True),
+    TimmFamily(("twins",), names=("twins_pcpvt_*",), size="pad", global_attention=True),
     # Marked as fixed by timm for the sake of parts that are cut off (attention pooling), or needlessly.
     TimmFamily(("byobnet", "twins", "swiftformer"), size="pad"),
     # timm's reductions of the first stages; its default leaves the last stage out.
@@ -131,6 +150,7 @@ FAMILIES = (
     TimmFamily(
         ("csatv2",),
         channels=3,
+        global_attention=True,
         note="its fixed cosine transform takes 3 channels: others go through a 1×1 convolution first",
     ),
     # Stems without padding. The centres follow from kernels and strides: every 3×3 layer without padding moves

@@ -27,7 +27,7 @@ class Change:
     """What becomes of a layer.
 
     Attributes:
-        factor: l, by which the layer's input is finer than it was.
+        factor: l, by which the layer's input is finer than it was; of an upsampling: by how much its scale shrinks.
         stride: The new one, the same on both axes.
         dilation: The new one, per axis.
         pads: The new padding.
@@ -148,9 +148,18 @@ def apply(layer: nn.Module, change: Change, undo: Undo) -> None:
         )
     elif hasattr(layer, "filt_size"):
         undo.set(layer, kind=DilatedBlurPool2d, stride=change.stride, dilation=change.dilation, pads=change.pads)
+    elif isinstance(layer, nn.Upsample):
+        _apply_to_upsampling(layer, change, undo)
     else:
         pads: Any = layer
         undo.set(layer, padding=tuple(change.factor * cells for cells in pads.padding))
+
+
+def _apply_to_upsampling(layer: nn.Upsample, change: Change, undo: Undo) -> None:
+    old = layer.scale_factor
+    if not isinstance(old, float) or old % change.factor or layer.align_corners:
+        raise UndefinedError(f"{layer}")
+    undo.set(layer, scale_factor=old / change.factor)
 
 
 def _apply_to_convolution(layer: nn.Conv2d, change: Change, undo: Undo) -> None:

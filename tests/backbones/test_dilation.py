@@ -165,6 +165,52 @@ def test_nothing_to_do_changes_nothing() -> None:
     assert repr(network) == before
 
 
+class Fused(nn.Module):
+    """A coarser branch, brought back by an upsampling, as in HRNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(conv(2), conv(2), conv(1), nn.Upsample(scale_factor=4, mode="nearest"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fuse."""
+        return x + self.branch(x)
+
+
+class Gridded(nn.Module):
+    """A gate of 4×4 cells that covers any map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate."""
+        return x * F.interpolate(self.conv(F.adaptive_avg_pool2d(x, 4)), size=x.shape[-2:])
+
+
+def test_upsampling_follows_the_reductions() -> None:
+    """Where the coarse cells lie, a dilated branch gives what the strided one gives; its upsampling shrinks."""
+    network = Stages(stem(), Fused(), conv(2)).double().eval()
+    strided = copy.deepcopy(network)
+    assert dilate(network, 8, meta_run(network, 3))
+    fused = network.parts[1]
+    assert isinstance(fused, Fused) and isinstance(fused.branch[3], nn.Upsample)
+    assert fused.branch[3].scale_factor == 1
+    image = torch.randn(1, 3, 128, 192, dtype=torch.float64)
+    with torch.inference_mode():
+        want, got = strided(image)[1], network(image)[1]
+    torch.testing.assert_close(got[..., ::4, ::4], want[..., ::4, ::4], rtol=0, atol=1e-12)
+
+
+def test_grids_of_one_size_are_untouched() -> None:
+    """Convolutions of maps that an adaptive pooling made, of the same size for every image, stay as they are."""
+    gate = Gridded()
+    network = Stages(stem(), nn.Sequential(conv(2), gate, conv(1))).eval()
+    assert dilate(network, 8, meta_run(network, 3))
+    assert gate.conv.dilation == (1, 1)
+
+
 class Functional(nn.Module):
     """A stride hidden in a function."""
 
@@ -208,6 +254,8 @@ REFUSED = {
     "attention": nn.Sequential(conv(2), Attention()),
     "products": nn.Sequential(conv(2), Products()),
     "space to depth": nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(16, 4, 1)),
+    "bilinear": nn.Sequential(conv(2), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)),
+    "upsampled to a size": nn.Sequential(conv(2), nn.Upsample(size=(32, 48))),
     "uneven stride": nn.Conv2d(4, 4, 3, (2, 1), padding=1),
     "stride 3": nn.Conv2d(4, 4, 3, 3),
     "mirrored padding": conv(2, padding_mode="reflect"),

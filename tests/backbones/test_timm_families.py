@@ -10,6 +10,7 @@ from torch import nn
 
 from fcnzoo.backbones import build_backbone
 from fcnzoo.backbones.timm_families import DEFAULT, FAMILIES, find_family
+from fcnzoo.backbones.timm_modules import say_with_layers
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.errors import BackboneError
 from fcnzoo.model import FCN, build
@@ -73,6 +74,10 @@ def test_any_size_and_every_pixel(name: str) -> None:
         ("legacy_seresnet18", "dilated", [2, 4, 8, 8, 8]),
         ("vgg11", "dilated", [1, 2, 4, 8, 8, 8]),
         ("test_vit", "emulated", [8, 8, 8]),
+        ("vit_small_patch16_dinov3", "dilated", [8, 8, 8]),
+        ("coat_lite_tiny", "dilated", [4, 8, 8, 8]),
+        ("coat_tiny", "emulated", [4, 8, 8, 8]),
+        ("twins_svt_small", "emulated", [4, 8, 8, 8]),
         ("swin_tiny_patch4_window7_224", "emulated", [4, 8, 8, 8]),
         ("test_coatnet", "emulated", [2, 4, 8, 8, 8]),
         ("convmixer_768_32", "none", [7, 7, 7]),
@@ -88,6 +93,99 @@ def test_dilation_is_said_truly(name: str, dilation: str, reductions: list[int])
     assert [info.reduction for info in backbone.features] == reductions
     for info, feature in zip(backbone.features, features, strict=True):
         assert tuple(feature.shape[1:]) == (info.channels, height // info.reduction, width // info.reduction)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xcit_nano_12_p16_224",  # attention between channels
+        "hrnet_w18_small",  # upsamplings inside
+        "ghostnetv2_100",  # a gate at half the size
+        "ghostnetv3_050",
+        "twins_pcpvt_small",  # keys and values of a subsampled map
+        "csatv2",  # a spatial gate of 7×7 cells
+        "pvt_v2_b2_li",  # keys and values of 7×7 cells
+        "iformer_t",
+        "coat_lite_tiny",
+        "swiftformer_xs",  # sums with weights of norm 1
+        "vit_tiny_patch16_dinov3_qkvb",  # rotary positions from −1 to 1
+    ],
+)
+def test_dilation_of_a_family(name: str) -> None:
+    """Weights keep their names and shapes, and load; no coarse map is left; features are finite at two sizes."""
+    strided = build_backbone(BackboneConfig(f"timm/{name}"))
+    dilated = build_backbone(BackboneConfig(f"timm/{name}", output_stride=8)).eval()
+    assert dilated.dilation == "dilated"
+    dilated.load_state_dict(strided.state_dict(), strict=True)
+    seen: list[tuple[int, ...]] = []
+
+    def record(_: nn.Module, __: object, out: torch.Tensor) -> None:
+        seen.append(tuple(out.shape[-2:]))
+
+    for module in dilated.modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and max(_kernel(module)) > 1:
+            module.register_forward_hook(record)
+    for size in (dilated.fixed_size,) if dilated.fixed_size else ((64, 96), (128, 64)):
+        seen.clear()
+        with torch.no_grad():
+            features = dilated(torch.rand(1, 3, *size))
+        for info, feature in zip(dilated.features, features, strict=True):
+            assert feature.isfinite().all()
+            assert tuple(feature.shape[-2:]) == (size[0] // info.reduction, size[1] // info.reduction)
+        coarse = {shape for shape in seen if shape[0] < size[0] // 8 or shape[1] < size[1] // 8}
+        assert coarse <= {(7, 7)}  # adaptive poolings, of any image
+
+
+def _kernel(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> tuple[int, ...]:
+    return layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,)
+
+
+@pytest.mark.parametrize("name", ["ghostnetv2_100", "ghostnetv3_050", "twins_pcpvt_small", "swiftformer_xs"])
+def test_parts_said_with_layers_compute_the_same(name: str) -> None:
+    """Classes that take the place of timm's give the same numbers, also at odd sizes."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, features_only=True).eval()
+    image = torch.rand(1, 3, 96, 160)
+    with torch.no_grad():
+        before = network(image)
+        kinds = {type(module) for module in network.modules()}
+        say_with_layers(network)
+        after = network(image)
+    assert {type(module) for module in network.modules()} != kinds
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_sums_with_weights_of_norm_1_keep_their_size() -> None:
+    """SwiftFormer's dilated attention of a map with every cell repeated is the strided attention, repeated."""
+    torch.manual_seed(0)
+    dilated = build_backbone(BackboneConfig("timm/swiftformer_xs", output_stride=8)).eval()
+    strided = build_backbone(BackboneConfig("timm/swiftformer_xs")).eval()
+    strided.load_state_dict(dilated.state_dict())
+    fine, coarse = ([m for m in net.modules() if hasattr(m, "w_g")][-1] for net in (dilated, strided))
+    x = torch.rand(1, fine.get_submodule("to_query").in_features, 3, 5)  # pyright: ignore
+    repeated = x.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    with torch.no_grad():
+        torch.testing.assert_close(fine(repeated)[..., ::4, ::4], coarse(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "wanted"),
+    [
+        ("hrnet_w18_small", "stage4.0.branches.3.0.conv1", 4),
+        ("xcit_nano_12_p16_224", "model.blocks.0.local_mp.conv1", 2),
+        ("twins_pcpvt_small", "model.pos_block.3.proj.0", 4),
+        ("pvt_v2_b2_li", "stages_3.blocks.0.mlp.dwconv", 4),
+    ],
+)
+def test_convolutions_of_coarse_maps_reach_further(name: str, layer: str, wanted: int) -> None:
+    """A 3×3 convolution of a map that was coarser than 8 is dilated by what the map has become finer."""
+    with torch.device("meta"):
+        network = build_backbone(BackboneConfig(f"timm/{name}", output_stride=8)).get_submodule("network")
+    modules = {key.removeprefix("model."): module for key, module in network.named_modules()}
+    convolution = modules[layer.removeprefix("model.")]
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.dilation == convolution.padding == (wanted, wanted)
 
 
 @pytest.mark.parametrize(
