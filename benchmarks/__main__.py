@@ -67,9 +67,11 @@ def loss_ratios(rounds: int) -> list[Ratio]:
     """Loss and gradient."""
     found = []
     for name, case in cross_entropy.measure(rounds)["cases"].items():
-        what, peer = f"upsample_cross_entropy {name}", "F.interpolate, F.cross_entropy"
-        found.append(Ratio(what, peer, "time", case["faster"], case["bounds"]["faster"]))
-        found.append(Ratio(what, peer, "memory", case["memory"], case["bounds"]["memory"]))
+        peer = "F.interpolate, F.cross_entropy"
+        for way in case["faster"]:
+            what = f"upsample_cross_entropy {name}, {'plain' if way == 'strips' else way}"
+            found.append(Ratio(what, peer, "time", case["faster"][way], case["bounds"]["faster"]))
+            found.append(Ratio(what, peer, "memory", case["memory"][way], case["bounds"]["memory"]))
     return found
 
 

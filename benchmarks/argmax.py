@@ -128,14 +128,18 @@ def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 def extra_memory(name: str, classes: int, size: tuple[int, int], stride: int) -> float:
     """Peak MiB that one call adds to a process that has made a small call before."""
     code = (
-        "import resource, torch\n"
+        "import re, pathlib, torch\n"
         "from benchmarks import argmax\n"
         f"call = argmax.reference if {name!r} == 'reference' else argmax.ours({name!r})\n"
         f"scores = argmax.make_scores('random', {classes}, {size}, {stride})\n"
         f"call(scores[..., :8, :8].clone(), (64, 64))\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        # Not ru_maxrss, which begins with the peak of the process that started this one.
+        "def status(name):\n"
+        "    return int(re.search(name + r':\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])\n"
+        "pathlib.Path('/proc/self/clear_refs').write_text('5')\n"  # the peak begins anew
+        "before = status('VmRSS')\n"
         f"call(scores, {size})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(status('VmHWM') - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(done.stdout) / 1024

@@ -106,10 +106,11 @@ def test_output_stride(stride: int) -> None:
     assert tuple(scores.main.shape[2:]) == (128 // stride, 160 // stride)
 
 
-def test_dilation_under_a_skip_head_is_refused() -> None:
-    """FCN-32s needs reduction 32, which dilation takes away: a BackboneError that says what there is."""
-    with pytest.raises(BackboneError, match="no features at reduction 32"):
-        create("fcn32s_resnet34", output_stride=8)
+def test_dilation_under_a_skip_head() -> None:
+    """A dilated backbone's stages share a stride: the skip head scores the three deepest, coarse to fine."""
+    model = fcnzoo.create("fcn8s", backbone="timm/test_resnet", output_stride=8, device="meta")
+    assert [model.backbone.features[tap].reduction for tap in model.head.taps] == [8, 8, 8]
+    assert list(model.head.taps) == sorted(model.head.taps, reverse=True)
 
 
 @pytest.mark.parametrize("stride", [4, 0, 64, "8"])
@@ -193,13 +194,19 @@ def test_pretrained_and_pretrained_backbone_contradict() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_dtype(dtype: torch.dtype) -> None:
+def test_dtype(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters have the dtype; the process's default stays as it was, also after an error."""
     model = fcnzoo.create("fcn8s", backbone="timm/test_resnet", dtype=dtype)
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert model.dtype == dtype
-    with pytest.raises(BackboneError):
-        fcnzoo.create("fcn8s", backbone="timm/test_vit", dtype=torch.float64)
+
+
+    def fail(*_: object) -> None:
+        raise BackboneError("cannot be built")
+
+    monkeypatch.setattr("fcnzoo.model.build_backbone", fail)
+    with pytest.raises(BackboneError, match="cannot be built"):
+        fcnzoo.create("fcn8s", backbone="timm/test_resnet", dtype=torch.float64)
     assert torch.get_default_dtype() == torch.float32
 
 

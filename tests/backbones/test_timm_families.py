@@ -95,22 +95,25 @@ def test_dilation_is_said_truly(name: str, dilation: str, reductions: list[int])
         assert tuple(feature.shape[1:]) == (info.channels, height // info.reduction, width // info.reduction)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "xcit_nano_12_p16_224",  # attention between channels
-        "hrnet_w18_small",  # upsamplings inside
-        "ghostnetv2_100",  # a gate at half the size
-        "ghostnetv3_050",
-        "twins_pcpvt_small",  # keys and values of a subsampled map
-        "csatv2",  # a spatial gate of 7×7 cells
-        "pvt_v2_b2_li",  # keys and values of 7×7 cells
-        "iformer_t",
-        "coat_lite_tiny",
-        "swiftformer_xs",  # sums with weights of norm 1
-        "vit_tiny_patch16_dinov3_qkvb",  # rotary positions from −1 to 1
-    ],
-)
+DILATED = {
+    "xcit_nano_12_p16_224": "attention between channels",
+    "ghostnetv3_050": "a gate at half the size",
+    "pvt_v2_b2_li": "keys and values of 7×7 cells",
+    "swiftformer_xs": "sums with weights of norm 1",
+}
+COSTLY = {
+    "hrnet_w18_small": "upsamplings inside",
+    "ghostnetv2_100": "a gate at half the size",
+    "twins_pcpvt_small": "keys and values of a subsampled map",
+    "csatv2": "a spatial gate of 7×7 cells",
+    "iformer_t": "attention on subsampled maps",
+    "coat_lite_tiny": "a class token",
+    "vit_tiny_patch16_dinov3_qkvb": "rotary positions from −1 to 1",
+}
+"""Left to the exhaustive run."""
+
+
+@pytest.mark.parametrize("name", [*DILATED, *(pytest.param(name, marks=pytest.mark.slow) for name in COSTLY)])
 def test_dilation_of_a_family(name: str) -> None:
     """Weights keep their names and shapes, and load; no coarse map is left; features are finite at two sizes."""
     strided = build_backbone(BackboneConfig(f"timm/{name}"))
@@ -142,7 +145,7 @@ def _kernel(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("name", ["ghostnetv2_100", "ghostnetv3_050", "twins_pcpvt_small", "swiftformer_xs"])
 def test_parts_said_with_layers_compute_the_same(name: str) -> None:
-    """Classes that take the place of timm's give the same numbers, also at odd sizes."""
+    """Classes that take the place of timm's give the same numbers."""
     torch.manual_seed(0)
     network = timm.create_model(name, features_only=True).eval()
     image = torch.rand(1, 3, 96, 160)

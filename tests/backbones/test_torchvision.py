@@ -144,7 +144,7 @@ HOW = {
 }
 
 
-COSTLY = ("densenet121", "inception_v3", "maxvit_t", "swin_v2_t", "googlenet")
+COSTLY = ("densenet121", "inception_v3", "maxvit_t", "swin_v2_t", "googlenet", "vgg11")
 """Left to the exhaustive run where a cheaper network shows the same."""
 
 
