@@ -200,7 +200,6 @@ def test_dtype(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert model.dtype == dtype
 
-
     def fail(*_: object) -> None:
         raise BackboneError("cannot be built")
 

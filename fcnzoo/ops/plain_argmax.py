@@ -22,13 +22,19 @@ wait for each other after every call. Source: `at::internal::GRAIN_SIZE`, 32,768
 LAUNCHED = 2**24
 """The same on other devices, where a call costs more than a pass through memory: 64 MiB of float32."""
 
-SAMPLED = 2**17
-"""Scores of pixels that `label_cells` holds at a time: 512 KiB of float32 stay in a core's cache of the second level,
+SAMPLED = 2**16
+"""Scores of pixels that `label_cells` holds at a time: 256 KiB of float32 stay in a core's cache of the second level,
 and take several times as long as the calls that make them.
 """
 
 PRUNED = 2**17
 """Scores of pixels from which on it pays to find the classes that cannot win."""
+
+FEW = 0.5
+"""Share of mixed cells up to which they are sampled wherever they lie, and from which row by row."""
+
+CELLS = 64
+"""Cells that `label_cells` samples at a time, at least: fewer would not fill PyTorch's vectors."""
 
 LARGE = 1e38
 """Scores above are halved: the difference of two may overflow float32."""
@@ -101,40 +107,83 @@ class _Axis:
 
 
 class _Image:
-    """How an image is labelled, one row of cells after the other."""
+    """How an image is labelled: cells with one winner are filled, the others are sampled, many at a time."""
 
     def __init__(self, image: Tensor, grid: Grid, labels: Tensor) -> None:
-        """Take scores (K, h, w) and labels (H, W); fill every cell with the winner at its first corner."""
+        """Take scores (K, h, w) and contiguous labels (H, W); fill every cell with the winner at its first corner."""
         if max(abs(value.item()) for value in image.aminmax()) > LARGE:
             image = image / 2
-        self.lines, self.labels = image.transpose(0, 1), labels
+        self.width, self.labels = image.shape[2], labels
+        self.scores, self.lines = image.flatten(1), image.transpose(0, 1)
         self.down, self.across = (
             _Axis(grid, labels.shape[axis], image.shape[1 + axis], image.dtype) for axis in (0, 1)
         )
-        winner = _winner(image.contiguous().flatten(1)[None]).to(labels.dtype).view(image.shape[1:])
+        winner = _winner(self.scores.contiguous()[None]).to(labels.dtype).view(image.shape[1:])
         winner = winner[self.down.nodes][:, self.across.nodes]
         a, b = winner[:-1], winner[1:]
         torch.index_select(a[:, self.across.cell], 0, self.down.cell, out=labels)
         mixed = (a != b)[:, 1:] | (a[:, 1:] != a[:, :-1]) | (b[:, 1:] != b[:, :-1])
         mixed &= ~(self.down.empty[:, None] | self.across.empty)
-        self.mixed = mixed.nonzero()[:, 1]
-        self.ends = mixed.sum(1).cumsum(0).tolist()
+        self.mixed = mixed.nonzero()
         self.values = image.new_empty(0)
 
     def label(self) -> None:
         """Label the pixels of all mixed cells, and those beyond a border of zeros."""
-        # At least four rows of pixels at a time, for PyTorch to split among threads.
-        most = max(1, SAMPLED // 4 // (self.lines.shape[1] * len(self.across.pixel)))
-        begin = 0
-        for row, end in enumerate(self.ends):
-            if begin < end:
-                lines = self.lines.index_select(0, self.down.nodes[row : row + 2])
-                for columns in self.mixed[begin:end].split(most):
-                    self._sample(lines, row, columns)
-            begin = end
+        if len(self.mixed) > FEW * self.down.empty.numel() * self.across.empty.numel():
+            self._label_rows()
+        elif len(self.mixed):
+            self._label_some()
         self.labels.index_fill_(0, self.down.beyond, 0).index_fill_(1, self.across.beyond, 0)
 
-    def _sample(self, lines: Tensor, row: int, columns: Tensor) -> None:
+    def _label_rows(self) -> None:
+        """Row after row of cells: where most are mixed."""
+        # At least four rows of pixels at a time, for PyTorch to split among threads.
+        most = max(1, SAMPLED // 4 // (self.scores.shape[0] * len(self.across.pixel)))
+        rows, columns = self.mixed.T
+        begin = 0
+        for row, count in enumerate(rows.bincount(minlength=len(self.down.empty)).tolist()):
+            if count:
+                lines = self.lines.index_select(0, self.down.nodes[row : row + 2])
+                for some in columns[begin : begin + count].split(most):
+                    self._sample_row(lines, row, some)
+            begin += count
+
+    def _label_some(self) -> None:
+        """Cells from anywhere together: where few are mixed, calls for one row would take longer than its work."""
+        most = max(CELLS, SAMPLED // (self.scores.shape[0] * self.down.pixel.shape[0] * self.across.pixel.shape[0]))
+        for cells in self.mixed.split(most):
+            self._sample(cells[:, 0], cells[:, 1])
+
+    def _corners(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
+        """Return the scores (K, n) at the corners of n cells: above left and right, below left and right."""
+        lines = (self.down.nodes[rows] * self.width, self.down.nodes[rows + 1] * self.width)
+        sides = (self.across.nodes[columns], self.across.nodes[columns + 1])
+        return [self.scores.index_select(1, line + side) for line in lines for side in sides]
+
+    def _sample(self, rows: Tensor, columns: Tensor) -> None:
+        """Label the pixels of n cells, given the row and the column of each."""
+        y, x = self.down.pixel.index_select(1, rows), self.across.pixel.index_select(1, columns)
+        corners = self._corners(rows, columns)
+        classes = None
+        if corners[0].shape[0] * x.numel() * len(y) > PRUNED:
+            # A class whose highest score at a cell's corners is below another's lowest cannot win in it.
+            highest = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
+            lowest = torch.minimum(torch.minimum(corners[0], corners[1]), torch.minimum(corners[2], corners[3]))
+            classes = (highest >= lowest.amax(0)).any(1).nonzero()[:, 0]
+            corners = [corner.index_select(0, classes) for corner in corners]
+        across, down = self.across.share[x], self.down.share[y]
+        upper = torch.lerp(corners[0][:, None], corners[1][:, None], across)
+        lower = torch.lerp(corners[2][:, None], corners[3][:, None], across)
+        pixels = self.labels.view(-1)
+        lines = max(1, SAMPLED // max(upper.numel(), 1))
+        for share, line in zip(down[:, None, None].split(lines), y.split(lines), strict=True):
+            # Into the same memory every time: fresh memory costs more than the numbers.
+            values = torch.lerp(upper, lower, share, out=self.values.resize_(0))
+            found = _winner(values.flatten(2))
+            found = (found if classes is None else classes.take(found)).to(pixels.dtype)
+            pixels.index_copy_(0, (line[:, None] * self.labels.shape[1] + x).flatten(), found.flatten())
+
+    def _sample_row(self, lines: Tensor, row: int, columns: Tensor) -> None:
         """Label cells of a row, given the scores (2, K, w) above and below it and the cells' columns (n)."""
         left, right = (lines.index_select(2, self.across.nodes[at]) for at in (columns, columns + 1))
         pixel = self.across.pixel.index_select(1, columns)
@@ -168,4 +217,7 @@ def label_cells(scores: Tensor, grid: Grid, out: Tensor) -> None:
         out: Labels.
     """
     for image, labels in zip(scores, out, strict=True):
-        _Image(image, grid, labels).label()
+        whole = labels if labels.is_contiguous() else torch.empty_like(labels, memory_format=torch.contiguous_format)
+        _Image(image, grid, whole).label()
+        if whole is not labels:
+            labels.copy_(whole)

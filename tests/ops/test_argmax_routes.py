@@ -19,7 +19,7 @@ from references import sample
 
 from fcnzoo import ops
 from fcnzoo.config import Grid
-from fcnzoo.ops import compiled_route
+from fcnzoo.ops import compiled_route, plain_argmax
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 ROUTES = [pytest.param("1", marks=pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed"), id="compiled")]
@@ -278,3 +278,22 @@ def test_exports_see_the_plain_definition() -> None:
     targets = {str(node.target) for node in exported.graph.nodes}
     assert any("argmax" in target for target in targets)
     assert torch.equal(exported.module()(scores), ops.upsample_argmax(scores, Grid(), (8, 9)))
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "grid", [Grid(), Grid(stride=8, offset=3, border="zeros"), Grid(multiple=32), Grid(stride=5.5)]
+)
+def test_both_ways_to_sample_cells_agree(monkeypatch: pytest.MonkeyPatch, few: float, grid: Grid) -> None:
+    """Row by row or from anywhere, few classes or many, one chunk or several: the labels are the reference's."""
+    monkeypatch.setattr(plain_argmax, "FEW", few)
+    monkeypatch.setattr(plain_argmax, "SAMPLED", 2**12)
+    monkeypatch.setattr(plain_argmax, "PRUNED", 2**13)
+    monkeypatch.setattr(plain_argmax, "CELLS", 5)
+    generator = torch.Generator().manual_seed(1)
+    for classes in (1, 2, 30):
+        scores = torch.randn(2, classes, 9, 12, generator=generator, dtype=torch.float64)
+        wide = torch.empty(2, 60, 200, dtype=torch.uint8)
+        labels = wide[:, :, 3:84]
+        plain_argmax.label_cells(scores, grid, labels)
+        assert torch.equal(labels.long(), ops.upsample(scores, grid, (60, 81)).argmax(1))
