@@ -60,7 +60,7 @@ def backbone_names(source: str | None = None) -> list[str]:
 
 @functools.cache
 def heads_by_backbone() -> dict[str, frozenset[str]]:
-    """Return which heads can be built on which backbone: `heads.json`, which `benchmarks.catalog` writes.
+    """Return which heads can be built on which backbone: `heads.json`, which `benchmarks.coverage` writes.
 
     A network that the installed timm or torchvision has and the table does not is absent here.
     """
