@@ -23,8 +23,8 @@ LAUNCHED = 2**24
 """The same on other devices, where a call costs more than a pass through memory: 64 MiB of float32."""
 
 SAMPLED = 2**16
-"""Scores of pixels that `label_cells` holds at a time: 256 KiB of float32 stay in a core's cache of the second level,
-and take several times as long as the calls that make them.
+"""Scores of pixels that `label_cells` holds at a time, at least: 256 KiB of float32 stay in a core's cache of the
+second level, and take several times as long as the calls that make them.
 """
 
 PRUNED = 2**17
@@ -125,6 +125,8 @@ class _Image:
         mixed = (a != b)[:, 1:] | (a[:, 1:] != a[:, :-1]) | (b[:, 1:] != b[:, :-1])
         mixed &= ~(self.down.empty[:, None] | self.across.empty)
         self.mixed = mixed.nonzero()
+        # Longer calls pay where the label map is larger still.
+        self.sampled = max(SAMPLED, min(4 * SAMPLED, labels.numel() // 8))
         self.values = image.new_empty(0)
 
     def label(self) -> None:
@@ -138,7 +140,7 @@ class _Image:
     def _label_rows(self) -> None:
         """Row after row of cells: where most are mixed."""
         # At least four rows of pixels at a time, for PyTorch to split among threads.
-        most = max(1, SAMPLED // 4 // (self.scores.shape[0] * len(self.across.pixel)))
+        most = max(1, self.sampled // 4 // (self.scores.shape[0] * len(self.across.pixel)))
         rows, columns = self.mixed.T
         begin = 0
         for row, count in enumerate(rows.bincount(minlength=len(self.down.empty)).tolist()):
@@ -150,7 +152,9 @@ class _Image:
 
     def _label_some(self) -> None:
         """Cells from anywhere together: where few are mixed, calls for one row would take longer than its work."""
-        most = max(CELLS, SAMPLED // (self.scores.shape[0] * self.down.pixel.shape[0] * self.across.pixel.shape[0]))
+        most = max(
+            CELLS, self.sampled // (self.scores.shape[0] * self.down.pixel.shape[0] * self.across.pixel.shape[0])
+        )
         for cells in self.mixed.split(most):
             self._sample(cells[:, 0], cells[:, 1])
 
@@ -175,7 +179,7 @@ class _Image:
         upper = torch.lerp(corners[0][:, None], corners[1][:, None], across)
         lower = torch.lerp(corners[2][:, None], corners[3][:, None], across)
         pixels = self.labels.view(-1)
-        lines = max(1, SAMPLED // max(upper.numel(), 1))
+        lines = max(1, self.sampled // max(upper.numel(), 1))
         for share, line in zip(down[:, None, None].split(lines), y.split(lines), strict=True):
             # Into the same memory every time: fresh memory costs more than the numbers.
             values = torch.lerp(upper, lower, share, out=self.values.resize_(0))
@@ -196,7 +200,7 @@ class _Image:
             left, right = left.index_select(1, classes), right.index_select(1, classes)
         upper, lower = torch.lerp(left[:, :, None], right[:, :, None], self.across.share[pixel]).flatten(2)
         pixel = pixel.flatten()
-        rows = max(1, SAMPLED // upper.numel())
+        rows = max(1, self.sampled // upper.numel())
         for share in self.down.share[begin:end, None, None].split(rows):
             # Into the same memory every time: fresh memory costs more than the numbers.
             found = _winner(torch.lerp(upper, lower, share, out=self.values.resize_(0)))
