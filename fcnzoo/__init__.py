@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fcnzoo.backbones import fully_convolutional
     from fcnzoo.config import Grid
     from fcnzoo.converters import convert
+    from fcnzoo.exporters import export
     from fcnzoo.factory import create
     from fcnzoo.inference import optimize
     from fcnzoo.labels import LabelSet
@@ -55,6 +56,7 @@ _NAMES = {
     "build": "model",
     "convert": "converters",
     "create": "factory",
+    "export": "exporters",
     "fully_convolutional": "backbones",
     "get_spec": "registry",
     "list_backbones": "registry",
@@ -98,6 +100,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "export",
     "fully_convolutional",
     "get_spec",
     "images",

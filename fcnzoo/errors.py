@@ -5,6 +5,7 @@
     ├── BackboneError(ValueError)        a backbone cannot serve the head that was asked for
     ├── WeightsError                     weights are missing, damaged or do not fit the model
     ├── ConversionError                  a foreign checkpoint is not what its converter expects
+    ├── ExportError                      a network cannot be exported, or the file would not say the same
     └── LabelError(ValueError)           a target or mask holds a label outside the label set
 
 Arguments of a wrong type or value raise plain `TypeError` / `ValueError`; a missing optional
@@ -32,6 +33,10 @@ class WeightsError(FCNZooError):
 
 class ConversionError(FCNZooError):
     """A foreign checkpoint does not hold what its converter expects."""
+
+
+class ExportError(FCNZooError):
+    """A network cannot be traced or written in a format, or the graph gives other labels than the network."""
 
 
 class LabelError(FCNZooError, ValueError):

@@ -105,6 +105,11 @@ class FCN(nn.Module):
         """Where image pixels lie on the scores of `scores(image).main`."""
         return self._grids[self.training]
 
+    @property
+    def padding(self) -> Grid:
+        """How images are padded at their bottom and right: to a `multiple`, and to a `min_size`."""
+        return self._padding[self.training]
+
     def scores(self, image: Tensor, *, aux: bool | None = None) -> Scores:
         """Compute scores at the head's own resolution.
 
@@ -200,7 +205,7 @@ class FCN(nn.Module):
             if tuple(image.shape[-2:]) == self.backbone.fixed_size:
                 return image
             return F.interpolate(image, self.backbone.fixed_size, mode="bilinear", antialias=True)
-        padding = self._padding[self.training]
+        padding = self.padding
         height, width = image.shape[-2:]
         bottom, right = padding.padded(height) - height, padding.padded(width) - width
         return F.pad(image, (0, right, 0, bottom)) if bottom or right else image

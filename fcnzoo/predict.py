@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, overload
+from typing import cast, overload
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from fcnzoo.ops import upsample_argmax
 from fcnzoo.preprocess import image_channels, to_tensor
 from fcnzoo.segmentation import Segmentation
 from fcnzoo.tiles import check_tiling, tiled_labels
-
-if TYPE_CHECKING:
-    from fcnzoo.config import Grid
 
 
 class Predictor:
@@ -73,7 +70,7 @@ class Predictor:
                 its images, so that tiles have no meaning.
             TypeError: `model` is of another type.
         """
-        self.model = _resolve(model)
+        self.model = resolve_model(model)
         if device is not None:
             move(self.model, device)
         if overlap is not None and tile is None:
@@ -168,8 +165,8 @@ class Predictor:
         with torch.inference_mode(), evaluating(self.model):
             scores = self.model.scores(tensor, aux=False)
             grid, sampled = scores.grid, seen
-            if seen != size and _fits(grid, seen):
-                grid, sampled = grid.replace(multiple=1, min_size=1), size  # the scores span the image, at any size
+            if seen != size and grid.spans_image:
+                sampled = size
             labels = upsample_argmax(scores.main, grid, sampled)[0].cpu().numpy()
         if sampled == size:
             return labels
@@ -177,11 +174,6 @@ class Predictor:
             ((np.arange(want) + 0.5) * (have / want)).astype(np.intp) for want, have in zip(size, seen, strict=True)
         )
         return labels[rows[:, None], columns]
-
-
-def _fits(grid: Grid, size: tuple[int, int]) -> bool:
-    """Whether the scores span the image that the network saw, without padding."""
-    return grid.stride is None and not grid.offset and all(grid.padded(length) == length for length in size)
 
 
 def move(model: torch.nn.Module, device: torch.device | str) -> None:
@@ -197,7 +189,7 @@ def move(model: torch.nn.Module, device: torch.device | str) -> None:
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
 
 
-def _resolve(model: FCN | str | Path | None) -> FCN:
+def resolve_model(model: FCN | str | Path | None) -> FCN:
     """Turn what a user calls a model into one."""
     if isinstance(model, torch.nn.Module):
         if not hasattr(model, "scores"):

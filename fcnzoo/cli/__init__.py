@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from fcnzoo import __version__
-from fcnzoo.cli import convert, evaluate, mirror, publish, segment, train, verify, zoo
+from fcnzoo.cli import convert, evaluate, export, mirror, publish, segment, train, verify, zoo
 from fcnzoo.cli.console import complain
 from fcnzoo.errors import FCNZooError
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "evaluate": evaluate.evaluate,
     "convert": convert.convert,
+    "export": export.export,
     "verify": verify.verify,
     "mirror": mirror.mirror,
     "publish": publish.publish,

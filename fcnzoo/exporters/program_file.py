@@ -1,0 +1,39 @@
+"""Graphs as files of `torch.export`."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+
+import numpy as np
+import torch
+
+from fcnzoo.exporters.about import About
+from fcnzoo.exporters.check import Run
+
+ABOUT_FILE = "fcnzoo.json"
+"""Name of the metadata among a `.pt2` file's extra files."""
+
+
+def to_file(program: torch.export.ExportedProgram, about: About) -> bytes:
+    """Return the bytes of a `.pt2` file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, about itself
+        torch.export.save(program, buffer, extra_files={ABOUT_FILE: json.dumps(about.texts(), ensure_ascii=False)})
+    return buffer.getvalue()
+
+
+def runner(file: bytes, outputs: tuple[str, ...]) -> Run:
+    """Return a function that runs a `.pt2` file, loaded anew."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.export.load(io.BytesIO(file)).module()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = graph(torch.from_numpy(images))
+        return {name: tensor.numpy() for name, tensor in zip(outputs, found, strict=True)}
+
+    return run
