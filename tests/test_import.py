@@ -134,6 +134,7 @@ def test_error_tree() -> None:
         errors.BackboneError: ValueError,
         errors.WeightsError: Exception,
         errors.ConversionError: Exception,
+        errors.ExportError: Exception,
         errors.LabelError: ValueError,
     }
     found = {v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)}

@@ -64,7 +64,7 @@ def _pads(layer: Any, feature: Tensor) -> Pads:
         value if isinstance(value, tuple) else (value, value)
         for value in (layer.kernel_size, layer.stride, getattr(layer, "dilation", 1))
     )
-    below, right = (get_same_padding(feature.shape[2 + i], kernel[i], stride[i], dilation[i]) for i in (0, 1))
+    below, right = (int(get_same_padding(feature.shape[2 + i], kernel[i], stride[i], dilation[i])) for i in (0, 1))
     return right // 2, right - right // 2, below // 2, below - below // 2
 
 

@@ -56,8 +56,6 @@ def export(
     if file.exists() and not force:
         raise FileExistsError(f"{file} exists; give another --out, or --force to overwrite it")
     wanted: Any = [one.strip() for one in outputs.split(",")]
-    fcnzoo.export(
-        model, file, to.value, outputs=wanted, dtype=dtype.value, opset=opset, license=license
-    )
+    fcnzoo.export(model, file, to.value, outputs=wanted, dtype=dtype.value, opset=opset, license=license)
     size = file.stat().st_size / 1e6
-    typer.echo(f"{shown(file)}: {size:.1f} MB, image (B, H, W, C) uint8 to {', '.join(wanted)}; compared with the network")
+    typer.echo(f"{shown(file)}: {size:.1f} MB, image to {', '.join(wanted)}; compared with the network")

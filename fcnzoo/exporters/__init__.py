@@ -27,8 +27,9 @@ Format = Literal["onnx", "pt2"]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
-EXAMPLE = (2, 203, 165)
-"""(B, H, W) that a graph is traced on: sizes that are nothing special to any network."""
+EXAMPLE = (3, 1237, 2011)
+"""(B, H, W) that a graph is traced on (no numbers are computed). Nothing special to any network, and large enough for
+several windows at stride 32: PyTorch takes whatever is 1 while tracing for a constant."""
 
 OPSET = 18
 """Of ONNX: the one PyTorch writes without converting, read by onnxruntime since 1.14."""
@@ -85,11 +86,11 @@ def export(
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     if opset < OPSET:
         raise ValueError(f"opset must be {OPSET} or later, got {opset}")
-    license = license or _license(model)
+    licence = license or _license(model)
     network = resolve_model(model)
     if isinstance(network, OptimizedFCN) or not isinstance(network, FCN):
         raise TypeError(f"model must be an FCN as create or load return it, got {type(network).__name__}")
-    about = describe(network.config, wanted, dtype, license, network.provenance)
+    about = describe(network.config, wanted, dtype, licence, network.provenance)
     write = _onnx if to == "onnx" else _program
     content, difference = write(network, wanted, dtype, about, opset, check_sizes)
     with atomic(file) as target:
@@ -128,9 +129,11 @@ def _onnx(
 def _program(
     model: FCN, outputs: tuple[Output, ...], dtype: str, about: About, _: int, sizes: Sequence[tuple[int, int, int]]
 ) -> Written:
-    from fcnzoo.exporters.program_file import runner, to_file
+    from fcnzoo.exporters.program_file import forget_guards, runner, to_file
 
-    content = to_file(_trace(model, outputs, dtype), about)
+    program = _trace(model, outputs, dtype)
+    forget_guards(program)
+    content = to_file(program, about)
     return content, check(runner(content, outputs), model, dtype, sizes)
 
 

@@ -17,8 +17,9 @@ from fcnzoo.preprocess import to_tensor
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Takes images (B, H, W, C), uint8; returns each output by its name."""
 
-SIZES = ((1, 97, 131), (3, 67, 45), (2, 128, 160))
-"""(B, H, W) of the images: odd sizes, a tall one, whole multiples of what networks pad to; one image and several."""
+SIZES = ((1, 97, 131), (3, 67, 45), (2, 128, 160), (1, 20, 31))
+"""(B, H, W) of the images: odd sizes, a tall one, whole multiples of what networks pad to, one smaller than a cell of
+the coarsest map; one image and several."""
 
 TOLERANCE = {"float32": 1e-4, "float16": 3e-2}
 """Largest difference of scores, relative to the largest score. float32: both sides round at every operation, in another
@@ -75,7 +76,9 @@ def _same_labels(found: np.ndarray, wanted: np.ndarray, logits: Tensor, limit: f
     gap = logits.amax(1) - logits.gather(1, index[:, None])[:, 0]
     wrong = int((differs & (gap > 2 * limit)).sum())
     if wrong:
-        raise ExportError(f"{wrong} of {differs.numel()} labels differ {where}, with scores up to {gap.max():.3g} apart")
+        raise ExportError(
+            f"{wrong} of {differs.numel()} labels differ {where}, with scores up to {gap.max():.3g} apart"
+        )
 
 
 def pictures(size: tuple[int, int, int], channels: int) -> np.ndarray:

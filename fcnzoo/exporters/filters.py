@@ -13,9 +13,7 @@ PRECISION = 2.0**22
 
 def resize(tensor: Tensor, size: tuple[Any, Any], kind: str) -> Tensor:
     """Resize (B, C, H, W) as `F.interpolate(antialias=True)`: filters widen where the picture shrinks."""
-    down, across = (
-        _filter(have, want, kind).to(tensor) for have, want in zip(tensor.shape[2:], size, strict=True)
-    )
+    down, across = (_filter(have, want, kind).to(tensor) for have, want in zip(tensor.shape[2:], size, strict=True))
     return down @ tensor @ across.T
 
 
@@ -32,15 +30,13 @@ def resize_bytes(pixels: Tensor, size: tuple[Any, Any], kind: str) -> Tensor:
     if kind == "nearest":
         rows, columns = (_nearest(have, want) for have, want in ((height, size[0]), (width, size[1])))
         return pixels.index_select(2, rows).index_select(3, columns).double()
-    down, across = (
-        _as_bytes(_filter(have, want, kind)) for have, want in ((height, size[0]), (width, size[1]))
-    )
+    down, across = (_as_bytes(_filter(have, want, kind)) for have, want in ((height, size[0]), (width, size[1])))
     return _rounded(down @ _rounded(pixels.double() @ across.T))
 
 
 def _nearest(have: Any, want: Any) -> Tensor:
     """Pillow adds up its steps, and falls on the other side of a border between pixels where rounding says so."""
-    steps = torch.full((want,), have / want, dtype=torch.float64)
+    steps = _scale(have, want).expand(want)
     return torch.where(torch.arange(want) == 0, steps / 2, steps).cumsum(0).long()
 
 
@@ -54,13 +50,23 @@ def _rounded(total: Tensor) -> Tensor:
 
 def _filter(have: Any, want: Any, kind: str) -> Tensor:
     """Return the (want, have) matrix of an antialiasing filter along one axis, float64; rows sum to 1."""
-    scale = have / want
-    wide = torch.sym_max(scale, 1.0)
+    scale = _scale(have, want)
+    wide = scale.clamp(min=1)
     centre = (torch.arange(want, dtype=torch.float64) + 0.5) * scale
     # Pillow cuts filters to whole pixels at `int(centre ± support + 0.5)`; there they are 0.
     distance = ((torch.arange(have, dtype=torch.float64) - centre[:, None]) + 0.5).abs() * (1.0 / wide)
     weights = _triangle(distance) if kind == "bilinear" else _cubic(distance)
     return weights / weights.sum(1, keepdim=True)
+
+
+def _scale(have: Any, want: Any) -> Tensor:
+    """Return have / want (1), as a tensor: ONNX would divide open sizes in float32."""
+    return torch.full((1,), have, dtype=torch.float64) / torch.full((1,), want, dtype=torch.float64)
+
+
+def nearest_pixel(have: Any, want: Any) -> Tensor:
+    """Return the pixel, of `have`, in which the middle of each of `want` pixels lies."""
+    return ((torch.arange(want, dtype=torch.float64) + 0.5) * _scale(have, want)).long()
 
 
 def _triangle(distance: Tensor) -> Tensor:

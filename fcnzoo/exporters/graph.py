@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fcnzoo.backbones.open_sizes import open_sizes, pick
 from fcnzoo.config import Grid, Preprocess
-from fcnzoo.exporters.filters import resize, resize_bytes
+from fcnzoo.exporters.filters import nearest_pixel, resize, resize_bytes
 from fcnzoo.model import FCN
 from fcnzoo.ops import label_dtype
 from fcnzoo.ops.axis import axis_taps
@@ -114,16 +114,13 @@ class PictureGraph(nn.Module):
         if self.preprocess.resize is None:
             return logits
         for axis, (want, have) in enumerate(zip(size, seen, strict=True), start=2):
-            nearest = (torch.arange(want, dtype=torch.float64) + 0.5) * (have / want)
-            logits = logits.index_select(axis, nearest.long())
+            logits = logits.index_select(axis, nearest_pixel(have, want))
         return logits
 
     def _sample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
         """Do what `ops.upsample` does."""
         if self.grid.stride is None:
-            padded = (
-                size if self.backbone.fixed_size is not None else (self._padded(size[0]), self._padded(size[1]))
-            )
+            padded = size if self.backbone.fixed_size is not None else (self._padded(size[0]), self._padded(size[1]))
             logits = F.interpolate(scores, size=padded, mode="bilinear", align_corners=self.grid.align_corners)
             if self.padding.multiple == self.padding.min_size == 1 or self.backbone.fixed_size is not None:
                 return logits
@@ -134,7 +131,8 @@ class PictureGraph(nn.Module):
             return scores
         # As two matrix products: one tensor of the image's size is made, where picking and weighting makes four.
         down, across = (
-            _sampling_matrix(self.grid, length, cells, scores) for length, cells in zip(size, scores.shape[2:], strict=True)
+            _sampling_matrix(self.grid, length, cells, scores)
+            for length, cells in zip(size, scores.shape[2:], strict=True)
         )
         return down @ scores @ across.T
 

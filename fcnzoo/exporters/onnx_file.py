@@ -98,6 +98,7 @@ def runner(file: bytes) -> Run:
     names = [output.name for output in session.get_outputs()]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(None, {"image": images}), strict=True))
+        found: Any = session.run(None, {"image": images})
+        return dict(zip(names, found, strict=True))
 
     return run

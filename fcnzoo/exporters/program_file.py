@@ -8,12 +8,27 @@ import warnings
 
 import numpy as np
 import torch
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from fcnzoo.exporters.about import About
 from fcnzoo.exporters.check import Run
 
 ABOUT_FILE = "fcnzoo.json"
 """Name of the metadata among a `.pt2` file's extra files."""
+
+
+def forget_guards(program: torch.export.ExportedProgram) -> None:
+    """Let a graph take the sizes that PyTorch, while tracing, took to be others.
+
+    Tracing writes down what was true of the example ("there is more than one window", "height ≥ 33") wherever an
+    operation might have returned a view, say, and a loaded graph refuses images of which it is not. The operations in
+    the graph are the same either way: that is checked, by running it on such sizes, before a file is written.
+    """
+    guards = getattr(program, "_guards_code", None)  # PyTorch 2.9 and later
+    if guards:
+        guards.clear()
+    for symbol, allowed in list(program.range_constraints.items()):
+        program.range_constraints[symbol] = ValueRanges(1, allowed.upper)
 
 
 def to_file(program: torch.export.ExportedProgram, about: About) -> bytes:

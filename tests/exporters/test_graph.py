@@ -48,7 +48,9 @@ def test_every_head(head: str) -> None:
     compare(alive(fcnzoo.create(head, backbone="timm/test_resnet.r160_in1k", num_classes=5)))
 
 
-@pytest.mark.parametrize("backbone", ["timm/test_vit.r160_in1k", "timm/test_efficientnet.r160_in1k", "torchvision/alexnet"])
+@pytest.mark.parametrize(
+    "backbone", ["timm/test_vit.r160_in1k", "timm/test_efficientnet.r160_in1k", "torchvision/alexnet"]
+)
 def test_other_backbones(backbone: str) -> None:
     """A transformer, a network with other blocks, one in a margin."""
     compare(alive(fcnzoo.create("fcn8s", backbone=backbone, num_classes=5)))
