@@ -1,7 +1,7 @@
 """Any backbone under any head: what is taken from it, where, and what comes out.
 
     python examples/any_backbone.py
-    python examples/any_backbone.py --heads fcn8s fcn --backbones timm/swin_tiny_patch4_window7_224 torchvision/mnasnet0_5
+    python examples/any_backbone.py --heads fcn8s fcn --backbones timm/swin_s3_tiny_224 torchvision/mnasnet0_5
 
 `fcnzoo.list_backbones()` lists all of timm and torchvision. A head scores features at low resolution (fcn32s, fcn16s
 and fcn8s fuse several of them, fcn has one, from a dilated network); logits or labels of the image's size are made from

@@ -5,7 +5,7 @@
 
 The data are pairs of the same name, `my-data/{train,val}/images/*.jpg` and `my-data/{train,val}/masks/*.png`; mask
 values are the classes in the order given, 255 is ignored. The recipe `folder` starts from ImageNet weights of a small
-network, which are downloaded; any field of it can be changed: `--set schedule.epochs=20 --set model.name=fcn8s_resnet50`.
+network, which are downloaded. Any field of it can be changed: `--set schedule.epochs=20 --set optim.batch_size=4`.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path, help="folder of the data")
     parser.add_argument("classes", nargs="+", help="names of the classes, in the order of the mask values")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run; new or empty")
-    parser.add_argument("--set", dest="changes", action="append", default=[], help="a field of the recipe: optim.lr=1e-3")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="a field of the recipe")
     main(**vars(parser.parse_args()))

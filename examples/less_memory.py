@@ -23,8 +23,6 @@ from torch import Tensor, nn
 import fcnzoo
 from fcnzoo.ops import upsample_argmax, upsample_cross_entropy
 
-GRID = fcnzoo.Grid()
-
 
 def plain(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return loss and labels as everybody computes them."""
@@ -34,8 +32,9 @@ def plain(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def lean(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return the same from scores (B, K, h, w), without logits."""
-    loss = upsample_cross_entropy(scores, target, GRID, ignore_index=255)
-    return loss, upsample_argmax(scores, GRID, (target.shape[-2], target.shape[-1]))
+    grid = fcnzoo.Grid()
+    loss = upsample_cross_entropy(scores, target, grid, ignore_index=255)
+    return loss, upsample_argmax(scores, grid, (target.shape[-2], target.shape[-1]))
 
 
 def step(way: str, classes: int, size: int) -> tuple[float, int]:
@@ -53,7 +52,7 @@ def status(name: str) -> int:
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def measure(way: str, classes: int, size: int) -> None:
+def report(way: str, classes: int, size: int) -> None:
     """Print loss, checksum, and the MiB that one step adds to this process at its peak."""
     step(way, classes, 64)  # what is loaded or compiled on first use is not the step's
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -62,8 +61,11 @@ def measure(way: str, classes: int, size: int) -> None:
     print(loss, labels, (status("VmHWM") - before) / 1024)
 
 
-def main(classes: int, size: int) -> None:
-    """Measure both ways, each in a process of its own."""
+def main(classes: int, size: int, measure: str | None) -> None:
+    """Measure one way here, or both, each in a process of its own."""
+    if measure:
+        report(measure, classes, size)
+        return
     if not Path("/proc/self/clear_refs").exists():
         raise SystemExit("the peak is read from /proc, which only Linux has; the functions above run anywhere")
     for way in ("plain", "lean"):
@@ -78,6 +80,4 @@ if __name__ == "__main__":
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--size", type=int, default=512, help="height and width of the picture")
     parser.add_argument("--measure", choices=("plain", "lean"), help="one way, in this process")
-    options = vars(parser.parse_args())
-    way = options.pop("measure")
-    measure(way, **options) if way else main(**options)
+    main(**vars(parser.parse_args()))

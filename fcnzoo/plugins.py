@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from fcnzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "fcnzoo.models"
 """The group of the entry points."""
@@ -69,7 +69,7 @@ class Plugins:
                 for distribution in self._distributions():
                     self._read(distribution)
                 for failure in self._failures:
-                    warnings.warn(f"{failure.text}; its models are left out", RuntimeWarning, stacklevel=3)
+                    warnings.warn(f"{failure.text}; its models are left out", RuntimeWarning, stacklevel=4)
             return self._models
 
     def failure(self, name: str) -> str | None:
@@ -92,9 +92,9 @@ class Plugins:
         for found in metadata.distributions():
             try:
                 if GROUP in (found.read_text("entry_points.txt") or ""):
-                    names.add(found.metadata["Name"])
-            except Exception as error:  # the rest of an installation that was cut short, say
-                text = f"a distribution in {found.locate_file('')} that declares plug-ins is damaged: {_say(error)}"
+                    names.add(_name(found))
+            except Exception as error:  # an installation that was cut short, say
+                text = f"a distribution in {found.locate_file('')} cannot be read: {_say(error)}"
                 self._failures.append(Failure(frozenset(), text))
         return sorted(names)
 
@@ -137,15 +137,22 @@ def _specs(value: object) -> list[ModelSpec]:
         TypeError: It is no `ModelSpec`, no iterable of them, and no function that returns either.
     """
     found = value() if callable(value) else value
-    specs = [found] if isinstance(found, ModelSpec) else found
-    specs = list(specs) if isinstance(specs, Iterable) else [specs]
-    for spec in specs:
+    specs: list[ModelSpec] = []
+    for spec in found if isinstance(found, Iterable) else [found]:
         if not isinstance(spec, ModelSpec):
             raise TypeError(
                 "must be a fcnzoo.ModelSpec, an iterable of them, or a function that returns either; "
                 f"got {type(found).__name__}" + ("" if spec is found else f" with {type(spec).__name__}")
             )
+        specs.append(spec)
     return specs
+
+
+def _name(distribution: Distribution) -> str:
+    name = distribution.metadata["Name"]
+    if not name:  # some versions of Python say `None`, others raise an error of their own
+        raise ValueError("its METADATA is missing or has no name; reinstall it, or delete what is left of it")
+    return name
 
 
 def _mentioned() -> bool:

@@ -19,7 +19,7 @@ RunExample = Callable[..., str]
 
 @pytest.fixture
 def run_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunExample:
-    """Run a script in `tmp_path`, in this process, and return what it prints: `run_example("finetune.py", "--help")`."""
+    """Run a script in `tmp_path`, in this process, and return what it prints: `run_example("publish.py", "--help")`."""
 
     def run(script: str, *arguments: object) -> str:
         monkeypatch.chdir(tmp_path)

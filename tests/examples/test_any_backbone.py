@@ -9,7 +9,7 @@ from fcnzoo.errors import UnknownModelError
 
 
 def test_heads_on_backbones(run_example: RunExample) -> None:
-    """A ResNet gives each level its own stride; a ViT serves all at 16; the dilated head scores at 8, emulated or not."""
+    """A ResNet gives each level its own stride, a ViT serves all at 16; dilated heads score at 8, emulated or not."""
     printed = run_example(
         "any_backbone.py",
         *("--heads", "fcn8s", "fcn"),
