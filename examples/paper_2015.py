@@ -46,8 +46,11 @@ def main(voc: Path | None, out: Path, changes: Sequence[str]) -> None:
     before = None
     for name, lr in STAGES:
         recipe = Recipe.load("paper_voc", changes)
+        model = recipe.model.replace(name=name)
+        if before is not None:  # weights and preprocessing come from there
+            model = model.replace(init_from=str(before), pretrained_backbone=False)
         recipe = recipe.replace(
-            model=recipe.model.replace(name=name, init_from=before and str(before)),
+            model=model,
             data=recipe.data.replace(root=str(voc)),
             optim=recipe.optim.replace(lr=lr),
             run=recipe.run.replace(out=str(out / name)),
