@@ -19,7 +19,7 @@ from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.errors import UnknownModelError, WeightsError
 from fcnzoo.plugins import Plugins
 from fcnzoo.registry import get_spec, list_models, register
-from fcnzoo.spec import ModelSpec
+from fcnzoo.spec import ModelSpec, Weights
 
 HEADER = """
 import fcnzoo
@@ -168,6 +168,7 @@ def test_damaged_files_of_pip_are_told(install: Install, tmp_path: Path) -> None
     install("half", entries="nonsense")
     install("anonymous")
     (tmp_path / "anonymous-1.0.dist-info" / "METADATA").unlink()
+    (tmp_path / "odd-1.0.dist-info" / "entry_points.txt").mkdir(parents=True)  # no file: it declares nothing
     install("z")
     with pytest.warns(RuntimeWarning) as caught:
         assert "fcn8s_good" in list_models()
@@ -198,13 +199,14 @@ def test_plugins_in_zip_files(install: Install, tmp_path: Path, monkeypatch: pyt
 def test_registering_beside_plugins(install: Install) -> None:
     """A plug-in's name is taken for `register`, unless it is replaced; while it is imported it may register itself."""
     install("one", "fcnzoo.register(spec('fcn8s_own'))\n" + GOOD)
-    spec = ModelSpec(name="fcn8s_good", config=FCNConfig(BackboneConfig("timm/test_vit"), SkipHeadConfig()))
+    config = FCNConfig(BackboneConfig("timm/test_vit"), SkipHeadConfig())
+    spec = ModelSpec("fcn8s_good", config, weights=(Weights("v1", dataset="mine", license="MIT"),))
     with pytest.raises(ValueError, match="registered already"):
         register(spec)
     register(spec, replace=True)
     assert get_spec("fcn8s_good") is spec
     assert get_spec("fcn8s_own").name == "fcn8s_own"
-    assert list_models("fcn8s_good") == ["fcn8s_good"]
+    assert list_models("fcn8s_good") == list_models(dataset="mine") == ["fcn8s_good"]
 
 
 def test_two_threads_get_all_models(install: Install) -> None:
