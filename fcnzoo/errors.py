@@ -20,7 +20,7 @@ class FCNZooError(Exception):
 
 
 class UnknownModelError(FCNZooError, LookupError):
-    """A name that neither the zoo, timm nor torchvision knows; the text lists near names."""
+    """A name that neither the zoo, plug-ins, timm nor torchvision know; the text lists near names."""
 
 
 class BackboneError(FCNZooError, ValueError):

@@ -1,13 +1,19 @@
-"""The registry: which models there are, and what a name means. Nothing here imports torch."""
+"""The registry: which models there are, and what a name means. Nothing here imports torch.
+
+Models come from three places: they are built in (`fcnzoo.zoo`), other packages bring them (`fcnzoo.plugins`), or
+somebody called `register`.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from typing import Literal
 
 from fcnzoo.catalog import PAPER, backbone_names, heads_by_backbone, timm_names, torchvision_names
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.errors import UnknownModelError
+from fcnzoo.plugins import Plugins
 from fcnzoo.records import near
 from fcnzoo.spec import ModelSpec, Weights
 from fcnzoo.zoo import DEFAULT_MODEL, ENTRIES
@@ -25,10 +31,18 @@ HEADS: dict[str, SkipHeadConfig | DilatedHeadConfig] = {
 """What stands before the underscore in a model's name."""
 
 _registered: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
+_plugins = Plugins(_registered)
 
 
 def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
     """Add a model to the zoo of this process.
+
+    A package adds its models for every process with an entry point instead, which is read when it is needed:
+
+        [project.entry-points."fcnzoo.models"]
+        fcn8s_fields = "fcnzoo_fields:SPECS"
+
+    where `SPECS` is a `ModelSpec`, an iterable of them, or a function that returns either (see `fcnzoo.plugins`).
 
     Args:
         spec: The entry.
@@ -40,10 +54,20 @@ def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
     Raises:
         ValueError: The name is taken.
     """
-    if spec.name in _registered and not replace:
+    if not replace and _find(spec.name) is not None:
         raise ValueError(f"{spec.name!r} is registered already; use another name or replace=True")
     _registered[spec.name] = spec
     return spec
+
+
+def _find(name: str) -> ModelSpec | None:
+    """Return the entry of a name. Plug-ins are read only where nothing else is called so."""
+    return _registered.get(name) or _plugins.models().get(name)
+
+
+def _entries() -> Iterable[ModelSpec]:
+    """Return every entry, those of plug-ins included."""
+    return {**_plugins.models(), **_registered}.values()
 
 
 def list_models(
@@ -54,7 +78,7 @@ def list_models(
     dataset: str | None = None,
     license: str | None = None,
 ) -> list[str]:
-    """List the zoo's models. Any other `<head>_<backbone>` builds too: see `list_backbones`.
+    """List the models of the zoo and of plug-ins. Any other `<head>_<backbone>` builds too: see `list_backbones`.
 
     Args:
         pattern: Shell pattern for the name (or name and tag), as in timm: `"fcn8s_*"`.
@@ -71,7 +95,7 @@ def list_models(
     """
     _check_head(head)
     names = set()
-    for spec in _registered.values():
+    for spec in _entries():
         if head is not None and spec.name.partition("_")[0] != head:
             continue
         fitting = [
@@ -120,13 +144,13 @@ def _check_head(head: str | None) -> None:
 
 
 def get_spec(name: str) -> ModelSpec:
-    """Find what a name means: an entry of the zoo, or any head on any installed backbone.
+    """Find what a name means: an entry of the zoo or of a plug-in, or any head on any installed backbone.
 
     Args:
         name: `<head>_<backbone>`, a tag may follow: of the entry's weights, or of the backbone's.
 
     Raises:
-        UnknownModelError: Nothing is called so; the text lists near names.
+        UnknownModelError: Nothing is called so (the text lists near names), or the plug-in that has it is broken.
         TypeError: `name` is no text.
     """
     return split_name(name)[0]
@@ -137,7 +161,9 @@ def split_name(name: str) -> tuple[ModelSpec, str | None]:
     if not isinstance(name, str):
         raise TypeError(f"a model's name must be a string, got {type(name).__name__}")
     base, _, tag = name.partition(".")
-    spec = _registered.get(base)
+    spec = _find(base)
+    if spec is None and (failure := _plugins.failure(base)) is not None:
+        raise UnknownModelError(failure)  # never another network in its place
     if spec is not None and (not tag or spec.find_weights(tag)):
         return spec, tag or None
     head, _, backbone = name.partition("_")
@@ -202,10 +228,11 @@ def head_config(head: str, backbone: str) -> FCNConfig:
 
 def _unknown(name: str, head: str, backbone: str) -> str:
     text = f"there is no model {name!r}."
-    hint = near(name, [*_registered, *list_models(pretrained=True)])
+    hint = near(name, [*(spec.name for spec in _entries()), *list_models(pretrained=True)])
     if head in HEADS:
         known = [*timm_names(), *torchvision_names(), *PAPER]
         hint = hint or near(backbone, known).replace("mean ", f"mean a backbone of {head}_…: ")
     else:
         hint = hint or f" Names are <head>_<backbone>, with a head of {', '.join(HEADS)}."
-    return text + (hint or " fcnzoo.list_models() and fcnzoo.list_backbones() list what there is.")
+    text += hint or " fcnzoo.list_models() and fcnzoo.list_backbones() list what there is."
+    return " ".join([text, *(f"Besides, {failure}." for failure in _plugins.failures())])

@@ -80,7 +80,8 @@ class Weights(Record):
         tag: Its name after the dot: `fcn8s_tf_efficientnet_lite0.camvid`.
         dataset: What it was trained on.
         license: SPDX identifier, or the publisher's words.
-        packaged: Folder inside the package, for weights shipped in the wheel.
+        packaged: Folder that `fcnzoo.save` wrote, for weights shipped in a wheel: a path inside the package
+            `fcnzoo`, or the absolute one of a plug-in's own, `str(Path(__file__).parent / "weights")`.
         sha256: Digest of `model.safetensors`, in the wheel and on the Hub.
         metrics: What it reaches.
         note: What a user must know before using it.
@@ -106,8 +107,8 @@ class Weights(Record):
         """See `Record.check`."""
         if not self.tag or not re.fullmatch(r"[\w.-]+", self.tag):
             self.refuse("tag", "must be letters, digits, '_', '-' and '.'")
-        if self.sha256 is None and self.hub is not None:
-            self.refuse("sha256", "must be given for weights on the Hub")
+        if self.sha256 is None and (self.hub is not None or self.packaged is not None):
+            self.refuse("sha256", "must be given for weights in a package or on the Hub")
         if self.hub is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             self.refuse("revision", "must be the commit (40 hex digits) of weights on the Hub")
 

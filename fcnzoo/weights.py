@@ -226,17 +226,21 @@ def load_as(
 
 
 def packaged_folder(weights: Weights) -> Path:
-    """Return the folder of weights that are shipped in the wheel, after comparing their digest.
+    """Return the folder of weights that are shipped in a wheel, fcnzoo's or a plug-in's, after comparing their digest.
 
     Raises:
         WeightsError: They are not shipped, or damaged.
     """
     if weights.packaged is None:
-        raise WeightsError(f"the weights {weights.tag!r} are not shipped with fcnzoo")
-    path = Path(__file__).parent / weights.packaged / WEIGHTS_FILE
-    digest = wrong_digest(path, Digest("sha256", weights.sha256 or "")) if path.is_file() else "no file"
+        raise WeightsError(f"the weights {weights.tag!r} are not shipped in a package")
+    path = Path(__file__).parent / weights.packaged / WEIGHTS_FILE  # an absolute path, of a plug-in, stays as it is
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; reinstall the package that brings it")
+    digest = wrong_digest(path, Digest("sha256", weights.sha256 or ""))
     if digest is not None:
-        raise WeightsError(f"{path}: sha256 is {digest}, the registry says {weights.sha256}; reinstall fcnzoo")
+        raise WeightsError(
+            f"{path}: sha256 is {digest}, the registry says {weights.sha256}; reinstall the package that brings it"
+        )
     return path.parent
 
 

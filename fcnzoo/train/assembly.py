@@ -142,7 +142,8 @@ def initialise_from(model: FCN, folder: str | Path) -> Transfer:
     """Start a model from a finished one of a neighbouring stage: FCN-32s → 16s → 8s.
 
     The backbone must fit whole. In the heads, what both have must fit; what only this model has stays
-    fresh and is listed. Score layers (and they alone) may differ in shape, if the classes differ.
+    fresh and is listed. Score layers (and they alone) may differ in shape, if the classes differ. Pictures are
+    preprocessed from now on as the finished model's were, whatever this model would take by itself.
 
     Raises:
         WeightsError: Something else does not fit.
@@ -174,4 +175,5 @@ def initialise_from(model: FCN, folder: str | Path) -> Transfer:
             f"init_from {folder}: this model has no place for {', '.join(odd[:4])}{', …' if len(odd) > 4 else ''}; "
             "stages go from coarse to fine (32s, 16s, 8s) with the same head options"
         )
+    model.config = model.config.replace(preprocess=source.preprocess)
     return Transfer(tuple(taken), tuple(fresh), left)

@@ -15,14 +15,23 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fcnzoo.config import Preprocess
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import atomic, default_mode
+
+if TYPE_CHECKING:
+    from fcnzoo.model import FCN
+
+FORMAT = 2
+"""Version of the checkpoints."""
+
+STATE_FILE = "state.json"
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -142,6 +151,28 @@ def load_model(model: nn.Module, path: Path) -> None:
                     f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model {tuple(value.shape)}"
                 )
             value.copy_(tensors[name])
+
+
+def write_state(path: Path, model: FCN, state: Mapping[str, Any]) -> None:
+    """Write where a run stands, and how its model preprocesses pictures.
+
+    The latter comes from where the first weights came from, which need not be there any more when the run goes on.
+    """
+    write_json(path / STATE_FILE, {"format": FORMAT, "preprocess": model.preprocess.to_dict(), **state})
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], Preprocess | None]:
+    """Return what `write_state` wrote; checkpoints of format 1 do not tell the preprocessing.
+
+    Raises:
+        ValueError: A newer fcnzoo wrote it.
+        WeightsError: It is missing or damaged.
+    """
+    state = read_json(path / STATE_FILE)
+    if state.pop("format") > FORMAT:
+        raise ValueError(f"{path} was written by a newer fcnzoo; upgrade with `pip install -U fcnzoo`")
+    preprocess = state.pop("preprocess", None)
+    return state, None if preprocess is None else Preprocess.from_dict(preprocess)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from fcnzoo.train.recipe import Recipe
     from fcnzoo.train.report import Reporter
 
-FORMAT = 1
-"""Version of the checkpoints."""
-
 
 @dataclass
 class Progress:
@@ -232,10 +229,8 @@ class Trainer:
             checkpoint.write_tensors(part / "average.safetensors", self.average.model.state_dict())
         scaler = self.accelerator.scaler
         state = {**asdict(self.progress), "seconds": self.progress.seconds + seconds, "criterion": self.criterion_name}
-        checkpoint.write_json(
-            part / "state.json",
-            {"format": FORMAT, "scaler": scaler.state_dict() if scaler is not None else None, **state},
-        )
+        state["scaler"] = scaler.state_dict() if scaler is not None else None
+        checkpoint.write_state(part, self.model, state)
 
     def restore(self) -> bool:
         """Take up the newest checkpoint; `False` if there is none yet.
@@ -248,9 +243,7 @@ class Trainer:
         if not found:
             return False
         path = found[-1]
-        state = checkpoint.read_json(path / "state.json")
-        if state.pop("format") > FORMAT:
-            raise ValueError(f"{path} was written by a newer fcnzoo; upgrade with `pip install -U fcnzoo`")
+        state, _ = checkpoint.read_state(path)
         trained = state.pop("criterion")
         if trained != self.criterion_name:
             raise ValueError(f"{path} was trained with criterion {trained}, this run has {self.criterion_name}")

@@ -11,7 +11,7 @@ import torch
 
 from fcnzoo.files import atomic
 from fcnzoo.train import assembly, preflight
-from fcnzoo.train.checkpoint import checkpoints
+from fcnzoo.train.checkpoint import checkpoints, read_state
 from fcnzoo.train.interrupt import Interrupt
 from fcnzoo.train.loop import Trainer
 from fcnzoo.train.memory import kept_memory
@@ -89,11 +89,14 @@ def _prepare(
     val_set = assembly.build_dataset(recipe, recipe.data.val_split)
     weights = assembly.class_weights(recipe, train_set)
     model = assembly.build_model(recipe, train_set.label_set, weights)
-    assembly.set_transform(recipe, train_set, model)
     start: dict[str, Any] = {"train_images": len(train_set), "val_images": len(val_set), "class_weights": weights}
     folder = Path(recipe.run.out)
-    if recipe.model.init_from and not checkpoints(folder / "checkpoints"):
+    saved = checkpoints(folder / "checkpoints")
+    if saved and (preprocess := read_state(saved[-1])[1]) is not None:
+        model.config = model.config.replace(preprocess=preprocess)
+    elif not saved and recipe.model.init_from:
         start["init_from"] = asdict(assembly.initialise_from(model, recipe.model.init_from))
+    assembly.set_transform(recipe, train_set, model)
     if accelerator.is_main_process:
         preflight.check_folder(folder, preflight.bytes_of_run(recipe, model))
     accelerator.wait_for_everyone()

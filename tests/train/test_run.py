@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import fcnzoo
+from fcnzoo.config import Preprocess
 from fcnzoo.errors import LabelError, WeightsError
 from fcnzoo.train import Recipe, preflight, train
 
@@ -192,6 +193,42 @@ def test_init_from_other_classes_and_networks(tiny: Tiny, tmp_path: Path) -> Non
     assert all(name.startswith("head.score.") for name in fresh)
     with pytest.raises(WeightsError, match="backbone"):
         train(tiny("bad", f"model.init_from={tmp_path}/foreign"))
+
+
+def test_preprocessing_comes_with_the_first_weights(tiny: Tiny, tmp_path: Path) -> None:
+    """A 16s from a 32s that saw BGR of 0–255 sees it too, from the first picture; also resumed, the 32s being gone."""
+    seen = Preprocess(mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0), channel_order="bgr", value_range=255)
+    coarse = fcnzoo.create("fcn32s_test_resnet", num_classes=3)
+    coarse.config = coarse.config.replace(preprocess=seen)
+    fcnzoo.save(coarse, tmp_path / "coarse")
+    changes = ("model.name=fcn16s_test_resnet", f"model.init_from={tmp_path}/coarse", "optim.lr=0.0")
+    train(tiny("whole", *changes))
+    whole = fcnzoo.load(tmp_path / "whole" / "final")
+    assert whole.preprocess == seen
+    # BatchNorm's first statistics: about 60 times those of pictures that were divided by 255 and a deviation.
+    train(tiny("plain", "model.name=fcn16s_test_resnet", "optim.lr=0.0"))
+    key = next(name for name in whole.state_dict() if name.endswith("running_var"))
+    assert whole.state_dict()[key].mean() > 100 * _weights(tmp_path / "plain" / "final")[key].mean()
+
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(sorted((tmp_path / "again" / "checkpoints").iterdir())[-1])
+    shutil.rmtree(tmp_path / "coarse")
+    train(tiny("again", *changes), resume=True)
+    assert fcnzoo.load(tmp_path / "again" / "final").preprocess == seen
+    again = _weights(tmp_path / "again" / "final")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.state_dict().items())
+
+
+def test_checkpoints_of_other_versions(tiny: Tiny, tmp_path: Path) -> None:
+    """One without preprocessing, of format 1, is taken up; a newer one is refused."""
+    train(tiny("out"))
+    newest = sorted((tmp_path / "out" / "checkpoints").iterdir())[-1] / "state.json"
+    state = json.loads(newest.read_text())
+    newest.write_text(json.dumps({**{key: state[key] for key in state if key != "preprocess"}, "format": 1}))
+    train(tiny("out"), resume=True)
+    newest.write_text(json.dumps({**state, "format": state["format"] + 1}))
+    with pytest.raises(ValueError, match="newer fcnzoo"):
+        train(tiny("out"), resume=True)
 
 
 def test_own_criterion(tiny: Tiny, tmp_path: Path) -> None:
