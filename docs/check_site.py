@@ -112,7 +112,8 @@ def public_names() -> list[str]:
             full = f"{module_name}.{name}"
             value = getattr(module, name)
             if full not in MODULES:
-                names.append(full)
+                # `ops.upsample` is a function, and the module that defines it: it stands under its own place.
+                names.append(f"{full}.{name}" if full in sys.modules else full)
             if inspect.isclass(value):
                 names += [f"{value.__module__}.{value.__qualname__}.{member}" for member in _members(value)]
     return sorted(set(names))

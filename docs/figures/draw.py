@@ -177,7 +177,7 @@ def flat_response(kernel: Tensor, stride: int, cells: int = 6) -> Tensor:
     The values are drawn on a scale of 0…1, so that a flat result looks flat.
     """
     response = nn.functional.conv_transpose2d(torch.ones(1, 1, cells, cells), kernel[None, None], stride=stride)[0, 0]
-    inner = response[stride : -stride, stride : -stride]
+    inner = response[stride:-stride, stride:-stride]
     inner = inner / inner.max()
     inner[0, 0] = 0.0  # one pixel that pins the scale of colours to 0
     return inner
