@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 LANGUAGES = {"zh/": "zh-Hans"}
-"""Language of the pages by the folder that they lie in, so that browsers choose the right glyphs; others are English."""
+"""Language of the pages by their folder, so that browsers choose the right glyphs; all others are English."""
 
 MOVED = {"concepts/": "concepts/grids/", "predict/": "guides/predict/", "train/": "guides/fine-tune/"}
 """Old addresses and new ones."""

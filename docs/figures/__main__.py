@@ -38,9 +38,6 @@ def main() -> None:
     draw.home(PICTURES / "street.webp")
     draw.grids(GRIDS, 500, PICTURES / "grids.svg")
     draw.save_panels(draw.receptive_fields(shipped, photo), PICTURES / "receptive-fields.webp", columns=2)
-    classifier, names = _classifier(options.camvid, options.vgg, options.work / "classifier.pt")
-    panels = draw.heat_maps(classifier, names, ("road", "building", "tree", "sky", "car"), photo)
-    draw.save_panels(panels, PICTURES / "heat-maps.webp", columns=2)
     stages = networks.train_stages(options.camvid, options.lite0, options.work)
     models = {name: fcnzoo.load(folder) for name, folder in stages.items()}
     val = networks.camvid_split(options.camvid, "val")
@@ -51,6 +48,9 @@ def main() -> None:
     draw.save_panels(draw.strides(shown, photo), PICTURES / "strides.webp", columns=2)
     panels = draw.checkerboard(models["fcn32s"], models["deconv"], "road", photo)
     draw.save_panels(panels, PICTURES / "checkerboard.webp", columns=2)
+    classifier, names = _classifier(options.camvid, options.vgg, options.work / "classifier.pt")
+    panels = draw.heat_maps(classifier, names, ("road", "building", "tree", "sky", "car"), photo)
+    draw.save_panels(panels, PICTURES / "heat-maps.webp", columns=2)
     print(json.dumps({file.name: file.stat().st_size for file in sorted(PICTURES.iterdir())}, indent=1))
 
 
@@ -61,7 +61,7 @@ def _classifier(camvid: Path, vgg: Path, file: Path) -> tuple[torch.nn.Module, l
     if file.is_file():
         network.classifier.load_state_dict(torch.load(file, weights_only=True))
     else:
-        networks.train_classifier(network, *networks.sample_crops(data, 2))
+        networks.train_classifier(network, *networks.sample_crops(data, 1))
         torch.save(network.classifier.state_dict(), file)
         crops, classes = networks.sample_crops(networks.camvid_split(camvid, "val"), 1)
         with torch.no_grad():
