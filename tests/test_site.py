@@ -1,4 +1,4 @@
-"""The check of the built site (`docs/check_site.py`) finds what is broken, and only that."""
+"""The check of the built site and the hooks that build it do what they say."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def load(file: Path) -> ModuleType:
 
 check_site = load(ROOT / "docs" / "check_site.py")
 site_pages = load(ROOT / "docs" / "site_pages.py")
+example_pages = load(ROOT / "docs" / "example_pages.py")
 
 
 @pytest.fixture
@@ -132,3 +133,21 @@ def test_old_addresses_lead_to_the_new_ones(tmp_path: Path) -> None:
     assert check_site.broken_links(tmp_path) == []
     with pytest.raises(ValueError, match="has moved"):
         site_pages.on_post_build(config=Thing(site_dir=str(tmp_path)))
+
+
+def test_examples_become_pages(tmp_path: Path) -> None:
+    """Each script and each folder of code is a page; the README's links lead there, and other links stay."""
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "README.md").write_text("x", encoding="utf-8")
+    (tmp_path / "one.py").write_text('"""```text```"""\n', encoding="utf-8")
+    (tmp_path / "plugin" / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+    (tmp_path / "plugin" / "two.py").write_text("pass\n", encoding="utf-8")
+    pages = example_pages.code_pages(tmp_path)
+    assert list(pages) == ["one", "plugin"]
+    assert '`````python\n"""```text```"""\n`````' in pages["one"]
+    assert "## plugin/pyproject.toml" in pages["plugin"] and "## plugin/two.py" in pages["plugin"]
+    text = "[`one.py`](one.py) [p](plugin) [q](plugin/two.py) [r](https://example.org) [s](photo.jpg)"
+    assert example_pages.link_to_pages(text, pages) == (
+        "[`one.py`](examples/one.md) [p](examples/plugin.md) [q](examples/plugin.md) [r](https://example.org) "
+        "[s](photo.jpg)"
+    )
