@@ -10,7 +10,7 @@ import torch
 
 import fcnzoo
 from docs.figures import draw, networks
-from fcnzoo.evaluate import evaluate
+from fcnzoo.model_folder import read_record
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 
@@ -40,11 +40,10 @@ def main() -> None:
     draw.save_panels(draw.receptive_fields(shipped, photo), PICTURES / "receptive-fields.webp", columns=2)
     stages = networks.train_stages(options.camvid, options.lite0, options.work)
     models = {name: fcnzoo.load(folder) for name, folder in stages.items()}
-    val = networks.camvid_split(options.camvid, "val")
-    shown = {}
-    for name in ("fcn32s", "fcn16s", "fcn8s"):
-        mean = evaluate(models[name], val).metrics.mean_iou
-        shown[name.replace("fcn", "FCN-")] = (models[name], f"{100 * mean:.1f} mIoU")
+    shown = {
+        name.replace("fcn", "FCN-"): (models[name], f"{100 * _mean_iou(stages[name]):.1f} mIoU")
+        for name in ("fcn32s", "fcn16s", "fcn8s")
+    }
     draw.save_panels(draw.strides(shown, photo), PICTURES / "strides.webp", columns=2)
     panels = draw.checkerboard(models["fcn32s"], models["deconv"], "road", photo)
     draw.save_panels(panels, PICTURES / "checkerboard.webp", columns=2)
@@ -52,6 +51,11 @@ def main() -> None:
     panels = draw.heat_maps(classifier, names, ("road", "building", "tree", "sky", "car"), photo)
     draw.save_panels(panels, PICTURES / "heat-maps.webp", columns=2)
     print(json.dumps({file.name: file.stat().st_size for file in sorted(PICTURES.iterdir())}, indent=1))
+
+
+def _mean_iou(folder: Path) -> float:
+    """Return what training measured on the validation split and kept with the weights."""
+    return next(one.value for one in read_record(folder).metrics if one.name == "mean_iou")
 
 
 def _classifier(camvid: Path, vgg: Path, file: Path) -> tuple[torch.nn.Module, list[str]]:

@@ -54,7 +54,8 @@ def save_panels(panels: Sequence[Panel], file: Path, columns: int, size: tuple[f
         for axis in axes.flat:
             axis.axis("off")
         for axis, (title, picture, colours) in zip(axes.flat, panels, strict=False):
-            axis.imshow(picture, cmap=colours, interpolation="nearest")
+            lowest = min(0.0, float(np.min(picture))) if colours else None  # a flat map is to look flat
+            axis.imshow(picture, cmap=colours, vmin=lowest, interpolation="nearest")
             axis.set_title(title)
         figure.savefig(file.with_suffix(".png"), dpi=120, transparent=True)
         plt.close(figure)
@@ -172,10 +173,7 @@ def checkerboard(frozen: fcnzoo.FCN, learned: fcnzoo.FCN, name: str, photo: Imag
 
 
 def flat_response(kernel: Tensor, stride: int, cells: int = 6) -> Tensor:
-    """Return what a transposed convolution makes of a map of ones, without the border that lacks neighbours.
-
-    The values are drawn on a scale of 0…1, so that a flat result looks flat.
-    """
+    """Return what a transposed convolution makes of a map of ones, without the border that lacks neighbours."""
     response = nn.functional.conv_transpose2d(torch.ones(1, 1, cells, cells), kernel[None, None], stride=stride)[0, 0]
     inner = response[stride:-stride, stride:-stride]
     inner = inner / inner.max()
