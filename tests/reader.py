@@ -137,7 +137,7 @@ def _mask(path: Path, classes: int) -> None:
     Image.fromarray(np.kron(values, np.ones((16, 16), np.uint8))).save(path)
 
 
-def _pairs(folder: Path, classes: int) -> None:
+def make_pairs(folder: Path, classes: int) -> None:
     """Two pictures of `train` and one of `val`, and the weights of a backbone beside the folder."""
     for split, count in (("train", 2), ("val", 1)):
         for index in range(count):
@@ -172,8 +172,8 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "photo.jpg": _photo,
     "folder/of/photos": lambda path: _photo(path / "one.jpg"),
     "segment photos ": lambda path: _photo(path.parent / "photos" / "one.jpg"),
-    "my-data": lambda path: _pairs(path, 3),
-    "data camvid": lambda path: _pairs(path.parent / "camvid", 11),
+    "my-data": lambda path: make_pairs(path, 3),
+    "data camvid": lambda path: make_pairs(path.parent / "camvid", 11),
     "VOCdevkit": _voc,
     "fcn_resnet50_coco-1167a1af.pth": _checkpoint,
 }

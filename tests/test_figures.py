@@ -50,10 +50,10 @@ def test_receptive_fields_are_what_gradients_reach(narrow_vgg: None) -> None:
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.uniform_(0.0, 0.1)
-    reached = torch.zeros(64, 64)
-    for _ in range(40):  # poolings choose other places in each image
-        image = torch.rand(1, 3, 64, 64, requires_grad=True)
-        backbone(image)[0][0, :, 4, 4].sum().backward()
+    reached = torch.zeros(48, 48)
+    for _ in range(20):  # poolings choose other places in each image
+        image = torch.rand(1, 3, 48, 48, requires_grad=True)
+        backbone(image)[0][0, :, 3, 3].sum().backward()
         assert image.grad is not None
         reached += image.grad[0].abs().sum(0)
     for rows in (reached.sum(0).nonzero(), reached.sum(1).nonzero()):
@@ -92,9 +92,9 @@ def test_a_flat_map_stays_flat_under_the_bilinear_kernel_only() -> None:
     from docs.figures.draw import flat_response
 
     flat = flat_response(bilinear_kernel(8).float(), 8)
-    assert torch.allclose(flat.flatten()[1:], torch.ones(flat.numel() - 1), atol=1e-5)
+    assert torch.allclose(flat, torch.ones_like(flat), atol=1e-5)
     rough = flat_response(torch.rand(16, 16), 8)
-    assert rough.std() > 0.05 and torch.allclose(rough[1:8, 8:16], rough[1:8, 16:24], atol=1e-5)
+    assert rough.std() > 0.05 and torch.allclose(rough[:8, 8:16], rough[:8, 16:24], atol=1e-5)
 
 
 def test_crops_have_the_class_of_their_middle() -> None:
@@ -144,7 +144,9 @@ def test_classifier_becomes_a_heat_map(photo: Image.Image) -> None:
     from docs.figures import draw, networks
 
     classifier = networks.vgg_classifier(None, 3, hidden=4)
-    networks.train_classifier(classifier, torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8), torch.tensor([0, 2]), 1)
+    networks.train_classifier(
+        classifier, torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8), torch.tensor([0, 2]), 1
+    )
     panels = draw.heat_maps(classifier, ["a", "b", "c"], ["a", "b", "c"], photo.resize((144, 112)))
     assert [panel[0] for panel in panels] == ["the photo", "a", "b", "c"]
     assert np.allclose(sum(np.asarray(panel[1]) for panel in panels[1:]), 1, atol=1e-5)
@@ -153,10 +155,11 @@ def test_classifier_becomes_a_heat_map(photo: Image.Image) -> None:
 
 def test_stages_are_trained(tmp_path: Path) -> None:
     """32s, 16s from it, 8s from that, and the learned deconvolution: four folders that load."""
-    from docs.figures.networks import train_stages
-    from reader import _pairs
+    from reader import make_pairs
 
-    _pairs(tmp_path / "x" / "camvid", 11)
+    from docs.figures.networks import train_stages
+
+    make_pairs(tmp_path / "x" / "camvid", 11)
     changes = ["schedule.steps=1", "augment.crop=[64,64]", "optim.batch_size=1", "run.device=cpu", "run.progress=false"]
     folders = train_stages(tmp_path / "x" / "camvid", tmp_path / "lite0.safetensors", tmp_path / "work", changes)
     strides = [fcnzoo.load(folder).config.head.to_dict() for folder in folders.values()]

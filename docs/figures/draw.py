@@ -175,10 +175,7 @@ def checkerboard(frozen: fcnzoo.FCN, learned: fcnzoo.FCN, name: str, photo: Imag
 def flat_response(kernel: Tensor, stride: int, cells: int = 6) -> Tensor:
     """Return what a transposed convolution makes of a map of ones, without the border that lacks neighbours."""
     response = nn.functional.conv_transpose2d(torch.ones(1, 1, cells, cells), kernel[None, None], stride=stride)[0, 0]
-    inner = response[stride:-stride, stride:-stride]
-    inner = inner / inner.max()
-    inner[0, 0] = 0.0  # one pixel that pins the scale of colours to 0
-    return inner
+    return response[stride:-stride, stride:-stride]
 
 
 def grids(names: Sequence[tuple[str, str, str | None]], length: int, file: Path) -> None:
