@@ -49,14 +49,14 @@ def save_panels(panels: Sequence[Panel], file: Path, columns: int, size: tuple[f
     rows = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
-            rows, columns, figsize=(columns * size[0], rows * (size[1] + 0.25)), squeeze=False, layout="constrained"
+            rows, columns, figsize=(columns * size[0], rows * (size[1] + 0.3)), squeeze=False, layout="constrained"
         )
         for axis in axes.flat:
             axis.axis("off")
         for axis, (title, picture, colours) in zip(axes.flat, panels, strict=False):
             lowest = min(0.0, float(np.min(picture))) if colours else None  # a flat map is to look flat
             axis.imshow(picture, cmap=colours, vmin=lowest, interpolation="nearest")
-            axis.set_title(title)
+            axis.set_title(title, fontsize=13)  # the pictures shrink to half on a phone
         figure.savefig(file.with_suffix(".png"), dpi=120, transparent=True)
         plt.close(figure)
     Image.open(file.with_suffix(".png")).save(file, quality=85, method=6)
@@ -187,7 +187,7 @@ def grids(names: Sequence[tuple[str, str, str | None]], length: int, file: Path)
         file: An SVG file.
     """
     with mpl.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 0.9), layout="constrained")
+        figure, axis = plt.subplots(figsize=(5.2, 0.36 * len(names) + 0.8), layout="constrained")
         axis.axvspan(-0.5, length - 0.5, color=INK, alpha=0.2, lw=0)
         for row, (_, name, geometry) in enumerate(names):
             places = score_places(name, geometry, length)
