@@ -54,7 +54,7 @@ def save_panels(panels: Sequence[Panel], file: Path, columns: int, size: tuple[f
         for axis in axes.flat:
             axis.axis("off")
         for axis, (title, picture, colours) in zip(axes.flat, panels, strict=False):
-            lowest = min(0.0, float(np.min(picture))) if colours else None  # a flat map is to look flat
+            lowest = min(0.0, float(np.nanmin(picture))) if colours else None  # a flat map is to look flat
             axis.imshow(picture, cmap=colours, vmin=lowest, interpolation="nearest")
             axis.set_title(title, fontsize=13)  # the pictures shrink to half on a phone
         figure.savefig(file.with_suffix(".png"), dpi=120, transparent=True)
@@ -140,6 +140,8 @@ def heat_maps(classifier: nn.Module, names: Sequence[str], wanted: Sequence[str]
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None]
     with torch.no_grad():
         shares = network(enlarge(pixels))[0].softmax(0).numpy()
+    # A place is the middle of a crop of 7×7 features: without a margin of 3, maps would not lie where the photo does.
+    shares = np.pad(shares, ((0, 0), (3, 3), (3, 3)), constant_values=np.nan)
     panels: list[Panel] = [("the photo", photo, None)]
     return panels + [(name, shares[names.index(name)], "magma") for name in wanted]
 
