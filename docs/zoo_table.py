@@ -32,15 +32,16 @@ def _table() -> str:
     for name in fcnzoo.list_models():
         spec = fcnzoo.get_spec(name)
         tags = "<br>".join(f"`{weights.tag}` ({weights.dataset})" for weights in spec.weights) or "–"
-        figures = [
-            f"{100 * metric.value:.1f} ({metric.split})"
-            for weights in spec.weights
-            for metric in weights.metrics
-            if metric.name == "mean_iou"
-        ]
+        figures = "<br>".join(_mean_iou(weights) for weights in spec.weights) or "–"
         licences = "<br>".join(weights.license for weights in spec.weights) or "–"
-        rows.append(f"| `{name}` | {spec.description} | {tags} | {'<br>'.join(figures) or '–'} | {licences} |")
+        rows.append(f"| `{name}` | {spec.description} | {tags} | {figures} | {licences} |")
     return "\n".join(rows)
+
+
+def _mean_iou(weights: fcnzoo.Weights) -> str:
+    """Return the mean IoU that was published for weights, in percent, and on what."""
+    found = [f"{100 * one.value:.1f} ({one.split})" for one in weights.metrics if one.name == "mean_iou"]
+    return ", ".join(found) or "–"
 
 
 def _summary() -> str:

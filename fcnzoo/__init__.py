@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+"""The version of the package; the wheel's is read from here."""
 
 if TYPE_CHECKING:
     from fcnzoo import (

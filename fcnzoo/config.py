@@ -24,6 +24,7 @@ MAX_CONVS = 64
 """Most convolutions of a head; files are read that say a billion."""
 
 Border = Literal["edge", "zeros"]
+"""What lies outside the scores: their edge repeated, or zeros."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,10 @@ class Predictor:
     back afterwards, so a model in training can be looked through at any time.
 
     Example:
+        ```python
         predictor = fcnzoo.Predictor()                       # the shipped model
         predictor("street.jpg").save("street.png", kind="overlay")
+        ```
     """
 
     model: FCN

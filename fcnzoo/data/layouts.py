@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet
 
 Layout = Literal["folder", "camvid", "voc", "cityscapes", "ade20k"]
+"""How the folders of a data set are laid out: a name for `open_dataset`."""
 
 _CLASSES = {"camvid": CamVid, "voc": VOCSegmentation, "cityscapes": Cityscapes, "ade20k": ADE20K}
 
