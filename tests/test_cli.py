@@ -501,3 +501,32 @@ def test_the_script_ends_with_one_line(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert str(tmp_path) in result.stderr
+
+
+def test_export_writes_a_file(model: Path, tmp_path: Path) -> None:
+    """A folder becomes one file that says its classes; an existing file stays without --force."""
+    import onnxruntime
+
+    result = run("export", model)
+    assert result.exit_code == 0
+    file = tmp_path / "small.onnx"
+    assert result.stdout.startswith("small.onnx: ") and "compared with the network" in result.stdout
+    about = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    assert json.loads(about["labels"]) == list(get_label_set("voc").names)
+    written = file.read_bytes()
+    again = run("export", model)
+    assert again.exit_code == 1 and "small.onnx exists" in complaints(again)[0]
+    assert file.read_bytes() == written
+
+
+def test_export_of_bad_input(model: Path, tmp_path: Path) -> None:
+    """An unknown name, output or format is one line; nothing is written."""
+    for arguments, text in [
+        (["fcn8s_nonsense"], "nonsense"),
+        ([model, "--outputs", "labels,masks"], "outputs must be"),
+        (["fcn8s_resnet18"], "no trained segmentation weights"),
+    ]:
+        result = run("export", *arguments)
+        assert result.exit_code == 1 and text in complaints(result)[0]
+    assert run("export", model, "--to", "tflite").exit_code == 2
+    assert not list(tmp_path.iterdir())
