@@ -1,7 +1,9 @@
 """From low-resolution scores straight to logits, labels, the loss, or a confusion matrix.
 
 Every function takes scores (B, K, h, w) and a [`Grid`][fcnzoo.config.Grid] that says where image
-pixels lie on them. What stands here is plain PyTorch, written to be obviously right.
+pixels lie on them. `upsample` is plain PyTorch, and says what the others mean. These never make logits: on a CPU
+they run loops that numba compiles where it is installed, else PyTorch in pieces; on CUDA devices labels come from a
+Triton kernel where Triton is there, and the loss from PyTorch in strips.
 """
 
 from fcnzoo.ops.argmax import label_dtype, upsample_argmax, upsample_confusion

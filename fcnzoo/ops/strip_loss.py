@@ -10,7 +10,7 @@ Letters: N blocks of columns, P pixels of a block, S scores that a block lies on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.ops.axis import axis_taps
-from fcnzoo.ops.threads import share
+from fcnzoo.ops.threads import compute
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
@@ -198,36 +198,6 @@ class _Strip:
         return joined
 
 
-def _run(count: int, work: Callable[[int], Sums], threads: int) -> list[Sums]:
-    """Return `work(0)`…`work(count − 1)`, each on one thread.
-
-    PyTorch's own threads meet at a barrier after every operation, and a strip is many short ones: on a busy machine
-    that took ten times as long as one thread.
-    """
-    found: list[Sums | Exception] = [Sums(torch.empty(0), torch.empty(0), None)] * count
-
-    def one(n: int) -> None:
-        if torch.get_num_threads() > 1:  # each thread has its own number
-            torch.set_num_threads(1)
-        try:
-            found[n] = work(n)
-        except Exception as error:  # raised below: by then no thread is still at work
-            found[n] = error
-
-    try:
-        share(((n,) for n in range(count)), one, threads)
-    finally:
-        if threads > 1:
-            torch.set_num_threads(threads)
-    return [_unwrap(result) for result in found]
-
-
-def _unwrap(result: Sums | Exception) -> Sums:
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
 def strip_loss(scores: Tensor, target: Tensor, grid: Grid, terms: Terms, *, gradient: bool) -> Sums:
     """Sum the cross-entropy of the upsampled scores over each image.
 
@@ -256,7 +226,7 @@ def strip_loss(scores: Tensor, target: Tensor, grid: Grid, terms: Terms, *, grad
 
     made = torch.zeros_like(scores, memory_format=torch.contiguous_format) if gradient else None
     if scores.device.type == "cpu":
-        found = _run(images * each, work, torch.get_num_threads())
+        found = compute([(n,) for n in range(images * each)], work, torch.get_num_threads())
     else:
         found = (work(n) for n in range(images * each))
     losses, totals = [], []

@@ -282,14 +282,25 @@ def test_exports_see_the_plain_definition() -> None:
 
 @pytest.mark.parametrize("few", [0.0, 1.0])
 @pytest.mark.parametrize(
-    "grid", [Grid(), Grid(stride=8, offset=3, border="zeros"), Grid(multiple=32), Grid(stride=5.5)]
+    "grid",
+    [
+        Grid(),
+        Grid(stride=8, offset=3, border="zeros"),
+        Grid(multiple=32),
+        Grid(stride=5.5),
+        Grid(stride=0.6),
+        Grid(stride=4, offset=-30),
+    ],
 )
-def test_both_ways_to_sample_cells_agree(monkeypatch: pytest.MonkeyPatch, few: float, grid: Grid) -> None:
-    """Row by row or from anywhere, few classes or many, one chunk or several: the labels are the reference's."""
+def test_both_ways_to_sample_cells_agree(
+    monkeypatch: pytest.MonkeyPatch, two_threads: None, few: float, grid: Grid
+) -> None:
+    """Row by row or from anywhere, few classes or many, one tile or several: the labels are the reference's."""
     monkeypatch.setattr(plain_argmax, "FEW", few)
     monkeypatch.setattr(plain_argmax, "SAMPLED", 2**12)
-    monkeypatch.setattr(plain_argmax, "PRUNED", 2**13)
+    monkeypatch.setattr(plain_argmax, "PRUNED", 20)
     monkeypatch.setattr(plain_argmax, "CELLS", 5)
+    monkeypatch.setattr(plain_argmax, "ALONE", 1)
     generator = torch.Generator().manual_seed(1)
     for classes in (1, 2, 30):
         scores = torch.randn(2, classes, 9, 12, generator=generator, dtype=torch.float64)
@@ -297,3 +308,16 @@ def test_both_ways_to_sample_cells_agree(monkeypatch: pytest.MonkeyPatch, few: f
         labels = wide[:, :, 3:84]
         plain_argmax.label_cells(scores, grid, labels)
         assert torch.equal(labels.long(), ops.upsample(scores, grid, (60, 81)).argmax(1))
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_inference_mode_reaches_every_thread(monkeypatch: pytest.MonkeyPatch, two_threads: None, few: float) -> None:
+    """Inside `torch.inference_mode` the plain route's own threads write to labels made there."""
+    monkeypatch.setenv(compiled_route.SWITCH, "0")
+    monkeypatch.setattr(plain_argmax, "FEW", few)
+    monkeypatch.setattr(plain_argmax, "ALONE", 1)
+    scores = torch.randn(1, 7, 20, 20)
+    want = ops.upsample_argmax(scores, Grid(), (160, 160))
+    with torch.inference_mode():
+        assert torch.equal(ops.upsample_argmax(scores * 1, Grid(), (160, 160)), want)
+    assert torch.get_num_threads() == 2
