@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-import statistics
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from fcnzoo.backbones.folding import fold_batchnorms
+from fcnzoo.backbones.winograd_choice import use_winograd
 from fcnzoo.model import FCN, Scores, evaluating
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Optimization:
         dtype: Precision of weights and features; scores are float32 always.
         channels_last: Whether tensors have the channels innermost.
         folded: How many BatchNorms became part of a convolution.
+        winograd: How many convolutions are computed by Winograd's algorithm.
         compiled: Whether `torch.compile` runs the network.
         agreement: Share of the pixels of the given images whose label is the plain network's; `None`: no images.
     """
@@ -44,6 +46,7 @@ class Optimization:
     dtype: str
     channels_last: bool
     folded: int
+    winograd: int
     compiled: bool
     agreement: float | None = None
 
@@ -105,14 +108,18 @@ def optimize(
     """Make a copy of a network for inference.
 
     BatchNorm is folded into convolutions (checked: scores stay the same), the aux head is left out, and of the
-    memory orders and precisions that the device computes fast, the fastest on an image of `size` is taken.
+    memory orders and precisions that the device computes fast, the fastest on an image of `size` is taken. On a
+    CPU, 3×3 convolutions are computed by Winograd's algorithm where that is measured to be faster; their weights
+    are then four times as large (see [`WinogradConv2d`][fcnzoo.backbones.winograd.WinogradConv2d]).
+
+    Measuring takes the time of ten to fifteen images of `size`: about ten seconds for a ResNet-50 on two cores.
 
     Args:
         model: The network; it is not changed.
         dtype: `"auto"` measures float32, and bfloat16 where the device has units for it. Half precision moves
             scores by about 1 %: labels change at borders between classes.
         compile: Run backbone and head through `torch.compile` (needs a C++ compiler on a CPU; each new image
-            size is compiled once).
+            size is compiled once). Convolutions are then left to it.
         size: (H, W) to measure at; by default 480×480.
         images: Pictures to compare the labels on; the share that agrees is in `optimization.agreement`.
 
@@ -129,17 +136,18 @@ def optimize(
         raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got {dtype!r}")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size must be (H, W) of at least 1, got {size!r}")
-    network, folded = _folded(model)
-    device = next(network.parameters()).device
-    form = _fastest(network, _candidates(dtype, device), size or (480, 480), device)
-    _shape(network, *form)
+    exact, folded = _folded(model)
+    device = next(exact.parameters()).device
+    forms = _candidates(dtype, device, winograd=device.type == "cpu" and not compile)
+    network, form, winograd = _fastest(exact, forms, size or (480, 480), device)
     if compile:
         network.backbone = torch.compile(network.backbone)  # pyright: ignore[reportAttributeAccessIssue]
         network.head = torch.compile(network.head)  # pyright: ignore[reportAttributeAccessIssue]
     network.optimization = Optimization(
-        dtype=str(form[0]).removeprefix("torch."),
-        channels_last=form[1] == torch.channels_last,
+        dtype=str(form.dtype).removeprefix("torch."),
+        channels_last=form.order == torch.channels_last,
         folded=folded,
+        winograd=winograd,
         compiled=compile,
         agreement=_agreement(model, network, images) if images else None,
     )
@@ -175,13 +183,23 @@ def _copy(model: FCN) -> OptimizedFCN:
     return cast("OptimizedFCN", network.eval().requires_grad_(False).float())
 
 
-def _candidates(dtype: DType, device: torch.device) -> list[tuple[torch.dtype, torch.memory_format]]:
-    """Return the precisions and memory orders worth trying."""
+class _Form(NamedTuple):
+    """What a network is made into: its precision, memory order, and whether Winograd's algorithm is tried."""
+
+    dtype: torch.dtype
+    order: torch.memory_format
+    winograd: bool
+
+
+def _candidates(dtype: DType, device: torch.device, *, winograd: bool) -> list[_Form]:
+    """Return the forms worth trying, what is usually fastest first."""
     if dtype != "auto":
         wanted = [getattr(torch, dtype)]
     else:
-        wanted = [torch.float32, torch.bfloat16] if has_bfloat16_units(device) else [torch.float32]
-    return [(one, order) for one in wanted for order in (torch.contiguous_format, torch.channels_last)]
+        wanted = [torch.bfloat16, torch.float32] if has_bfloat16_units(device) else [torch.float32]
+    # Winograd's transforms work on vectors of channels.
+    orders = ((torch.channels_last, winograd), (torch.contiguous_format, False))
+    return [_Form(one, order, algorithm) for one in wanted for order, algorithm in orders]
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
@@ -196,42 +214,50 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
 
 def _fastest(
-    network: OptimizedFCN,
-    forms: list[tuple[torch.dtype, torch.memory_format]],
-    size: tuple[int, int],
-    device: torch.device,
-) -> tuple[torch.dtype, torch.memory_format]:
-    """Return the precision and memory order that run fastest: medians of three, after one to warm up."""
-    if len(forms) == 1:
-        return forms[0]
-    image = torch.zeros(1, network.config.backbone.in_channels, *size, device=device)
-    times = {}
+    exact: OptimizedFCN, forms: list[_Form], size: tuple[int, int], device: torch.device
+) -> tuple[OptimizedFCN, _Form, int]:
+    """Return a copy in the form that runs fastest, that form, and how many convolutions Winograd computes."""
+    image = torch.zeros(1, exact.config.backbone.in_channels, *size, device=device)
+    best, least = None, math.inf
     for form in forms:
-        trial = copy.deepcopy(network)
-        _shape(trial, *form)
+        trial = copy.deepcopy(exact)
         try:
-            times[form] = _time(trial, image)
+            winograd = _shape(trial, form, exact, image)
+            seconds = _time(trial, image, least)
         except (RuntimeError, NotImplementedError):  # an operation that this precision lacks on this device
             continue
-    if not times:
-        raise ValueError(f"the network runs in none of {sorted({str(dtype) for dtype, _ in forms})} on {device}")
-    return min(times, key=lambda form: times[form])
+        if seconds < least:
+            best, least = (trial, form, winograd), seconds
+    if best is None:
+        raise ValueError(f"the network runs in none of {sorted({str(form.dtype) for form in forms})} on {device}")
+    return best
 
 
-def _time(network: OptimizedFCN, image: Tensor) -> float:
+def _time(network: OptimizedFCN, image: Tensor, least: float) -> float:
+    """Return the least seconds of three runs after one to warm up; of one if that is clearly more than `least`.
+
+    Not the median: other work on the machine only adds time.
+    """
     seconds = []
     with torch.inference_mode():
-        for _ in range(4):
+        for turn in range(4):
             start = time.perf_counter()
             network.scores(image).main.sum().item()  # .item() waits for a GPU
             seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+            if turn and seconds[-1] > 1.25 * least:
+                break
+    return min(seconds[1:])
 
 
-def _shape(network: OptimizedFCN, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    """Bring a network to a precision and memory order."""
-    nn.Module.to(network, dtype=dtype, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-    network._precision, network._memory_format = dtype, memory_format
+def _shape(network: OptimizedFCN, form: _Form, exact: OptimizedFCN, image: Tensor) -> int:
+    """Bring a copy of a network to a form; return how many convolutions Winograd computes."""
+    nn.Module.to(network, dtype=form.dtype, memory_format=form.order)  # pyright: ignore[reportCallIssue]
+    network._precision, network._memory_format = form.dtype, form.order
+    if not form.winograd:
+        return 0
+    fast = form.dtype == torch.bfloat16 and has_bfloat16_units(image.device)
+    products = torch.bfloat16 if fast else torch.float32
+    return use_winograd(network, exact, lambda: network.scores(image), products)
 
 
 def _agreement(model: FCN, network: OptimizedFCN, images: Sequence[ImageSource]) -> float:

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fcnzoo
+from fcnzoo import inference
+from fcnzoo.backbones import winograd_choice
 from fcnzoo.backbones.folding import fold_batchnorms
+from fcnzoo.backbones.winograd import WinogradConv2d
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.inference import OptimizedFCN
 from fcnzoo.model import FCN, build
@@ -140,6 +143,79 @@ def test_bfloat16_takes_and_gives_float32() -> None:
     assert fast.optimization.dtype == "bfloat16"
     plain, quick = fcnzoo.Predictor(model)(picture).labels, fcnzoo.Predictor(fast)(picture).labels
     assert fast.optimization.agreement == (plain == quick).mean() > 0.95
+
+
+def fixed(monkeypatch: pytest.MonkeyPatch, *, faster: bool) -> None:
+    """Take the clock's place: Winograd is always faster or never, and the first form is the fastest."""
+    monkeypatch.setattr(winograd_choice, "is_faster", lambda *_: faster)
+    monkeypatch.setattr(inference, "_time", lambda network, image, least: 1.0)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [("timm/resnet10t", "fcn8s"), ("torchvision/resnet18", "fcn"), ("timm/vit_tiny_patch16_224", "fcn8s")],
+)
+@pytest.mark.parametrize("faster", [True, False])
+def test_winograd_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, backbone: str, head: str, faster: bool) -> None:
+    """Scores of any image size are the plain network's with it and without it, and the record counts it."""
+    model = network(backbone, head)
+    fixed(monkeypatch, faster=faster)
+    fast = fcnzoo.optimize(model, dtype="float32", size=(64, 64))
+    count = sum(isinstance(module, WinogradConv2d) for module in fast.modules())
+    assert fast.optimization.winograd == count
+    assert (count > 0) == (faster and "resnet" in backbone)
+    assert fast.optimization.channels_last
+    for size in ((1, 1), (33, 70), (97, 131)):
+        image = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            want, found = model.scores(image).main, fast.scores(image).main
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4 * want.abs().max().item())
+    assert not any(isinstance(module, WinogradConv2d) for module in model.modules())
+
+
+@pytest.mark.parametrize(("units", "products"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_winograd_in_bfloat16(monkeypatch: pytest.MonkeyPatch, units: bool, products: torch.dtype) -> None:
+    """Products are bfloat16 where the processor has units for it; the error stays of bfloat16's own order."""
+    model = network("torchvision/resnet18", "fcn")
+    image = torch.randn(1, 3, 90, 122)
+    with torch.no_grad():
+        want = model.scores(image).main
+        monkeypatch.setattr(inference, "has_bfloat16_units", lambda _: units)
+        errors = []
+        for faster in (False, True):
+            fixed(monkeypatch, faster=faster)
+            fast = fcnzoo.optimize(model, dtype="bfloat16", size=(64, 64))
+            errors.append(((fast.scores(image).main - want).norm() / want.norm()).item())
+    assert {m.weight.dtype for m in fast.modules() if isinstance(m, WinogradConv2d)} == {products}
+    assert errors[1] < (4 if units else 1.3) * errors[0]
+
+
+def test_compiled_networks_keep_their_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.compile` is given ordinary convolutions."""
+    fixed(monkeypatch, faster=True)
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    fast = fcnzoo.optimize(network("timm/resnet10t"), dtype="float32", compile=True, size=(64, 64))
+    assert fast.optimization.compiled
+    assert fast.optimization.winograd == 0
+    assert not any(isinstance(module, WinogradConv2d) for module in fast.modules())
+
+
+def test_the_fastest_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the precisions and memory orders, the one that the clock says, and no other."""
+    fixed(monkeypatch, faster=True)
+    monkeypatch.setattr(inference, "has_bfloat16_units", lambda _: True)
+    model = network("timm/resnet10t")
+    for precision in (torch.float32, torch.bfloat16):
+        for order in (torch.channels_last, torch.contiguous_format):
+
+            def seconds(net: OptimizedFCN, *_: object, wanted: object = (precision, order)) -> float:
+                return 1.0 if (net._precision, net._memory_format) == wanted else 2.0
+
+            monkeypatch.setattr(inference, "_time", seconds)
+            found = fcnzoo.optimize(model, size=(32, 32)).optimization
+            assert found.dtype == str(precision).removeprefix("torch.")
+            assert found.channels_last == (order == torch.channels_last)
+            assert (found.winograd > 0) == found.channels_last
 
 
 def test_it_is_for_inference_only() -> None:
