@@ -66,10 +66,9 @@ class Grid(Record):
             if getattr(self, name) < 1:
                 self.refuse(name, "must be at least 1")
 
-    @property
-    def spans_image(self) -> bool:
-        """Whether the scores span the image, whatever its size: nothing is padded, and nothing is shifted."""
-        return self.stride is None and not self.offset and self.multiple == self.min_size == 1
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Return whether the scores span an image of (H, W) exactly: nothing is padded, and nothing is shifted."""
+        return self.stride is None and not self.offset and all(self.padded(length) == length for length in size)
 
     def padded(self, size: int) -> int:
         """Return the length that the network sees of an image axis of `size` pixels."""

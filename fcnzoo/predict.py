@@ -167,8 +167,8 @@ class Predictor:
         with torch.inference_mode(), evaluating(self.model):
             scores = self.model.scores(tensor, aux=False)
             grid, sampled = scores.grid, seen
-            if seen != size and grid.spans_image:
-                sampled = size
+            if seen != size and grid.fits(seen):
+                grid, sampled = grid.replace(multiple=1, min_size=1), size  # the scores span the image, at any size
             labels = upsample_argmax(scores.main, grid, sampled)[0].cpu().numpy()
         if sampled == size:
             return labels

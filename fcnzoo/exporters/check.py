@@ -101,7 +101,10 @@ def expected(model: FCN, images: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor
         found = model.scores(tensor, aux=False)
         scores = found.main.float().cpu()
         seen = (tensor.shape[2], tensor.shape[3])
-        logits = upsample(scores, found.grid, size if found.grid.spans_image else seen)
+        grid, sampled = found.grid, seen
+        if grid.fits(seen):
+            grid, sampled = grid.replace(multiple=1, min_size=1), size
+        logits = upsample(scores, grid, sampled)
     if logits.shape[2:] != size:
         rows, columns = (
             ((torch.arange(want, dtype=torch.float64) + 0.5) * (have / want)).long()

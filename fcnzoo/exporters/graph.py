@@ -108,14 +108,37 @@ class PictureGraph(nn.Module):
 
     def _logits(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Sample scores at every pixel of the picture."""
-        if self.preprocess.resize is not None and self.grid.spans_image:
-            return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.grid.align_corners)
+        if self.preprocess.resize is not None and self.grid.stride is None:
+            return self._sample_resized(scores, seen, size)
         logits = self._sample(scores, seen)
         if self.preprocess.resize is None:
             return logits
         for axis, (want, have) in enumerate(zip(size, seen, strict=True), start=2):
             logits = logits.index_select(axis, nearest_pixel(have, want))
         return logits
+
+    def _sample_resized(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Sample scores of a resized picture as `Predictor` does.
+
+        Where the scores span the resized picture, they are sampled at the picture's own pixels; where it was padded
+        too, the nearest pixel of the resized picture is taken. Both are bilinear sampling, at different places.
+        """
+        if self.grid.multiple == self.grid.min_size == 1:
+            return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.grid.align_corners)
+        padded = (self._padded(seen[0]), self._padded(seen[1]))
+        fits = torch.cat([_number(a) == _number(b) for a, b in zip(seen, padded, strict=True)]).all()
+        matrices = []
+        for cells, length, between, whole in zip(scores.shape[2:], size, seen, padded, strict=True):
+            pixel = torch.arange(length, dtype=torch.float64)
+            place = torch.where(
+                fits,
+                _source(pixel, cells, length, align_corners=self.grid.align_corners),
+                _source(nearest_pixel(between, length), cells, whole, align_corners=self.grid.align_corners),
+            )
+            # Bilinear sampling: what is a cell away or more has no share.
+            away = (place.clamp(min=0).minimum(_number(cells - 1))[:, None] - torch.arange(cells)).abs()
+            matrices.append((1 - away).clamp(min=0).to(scores))
+        return matrices[0] @ scores @ matrices[1].T
 
     def _sample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
         """Do what `ops.upsample` does."""
@@ -135,6 +158,18 @@ class PictureGraph(nn.Module):
             for length, cells in zip(size, scores.shape[2:], strict=True)
         )
         return down @ scores @ across.T
+
+
+def _number(value: Any) -> Tensor:
+    """Return an open size as a tensor (1), float64."""
+    return torch.full((1,), value, dtype=torch.float64)
+
+
+def _source(pixel: Tensor, cells: Any, length: Any, *, align_corners: bool) -> Tensor:
+    """Return where pixels lie on scores that fit an image of `length`; see `Grid`."""
+    if align_corners:
+        return pixel * (_number(cells - 1) / (_number(length) - 1).clamp(min=1))
+    return (pixel + 0.5) * (_number(cells) / _number(length)) - 0.5
 
 
 def _sampling_matrix(grid: Grid, length: int, cells: int, like: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def test_learned_deconvolution() -> None:
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize("multiple", [1, 32])
 def test_resized_pictures(multiple: int, interpolation: str) -> None:
-    """Pictures are resized as by Pillow; labels come back to their size, by scores or by the nearest pixel."""
+    """Pictures are resized as by Pillow; labels come back to their size, by scores (64×96) or by the nearest pixel."""
     config = FCNConfig(
         BackboneConfig("timm/test_resnet.r160_in1k", output_stride=8, size_multiple=multiple),
         DilatedHeadConfig(),
@@ -79,6 +79,7 @@ def test_resized_pictures(multiple: int, interpolation: str) -> None:
         preprocess=Preprocess(resize=75, interpolation=interpolation),
     )
     compare(alive(fcnzoo.build(config)))
+    compare(alive(fcnzoo.build(config.replace(preprocess=Preprocess(resize=64)))), [(1, 128, 192), (1, 100, 150)])
 
 
 def test_one_size_only() -> None:
