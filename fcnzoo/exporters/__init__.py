@@ -129,10 +129,10 @@ def _onnx(
 def _program(
     model: FCN, outputs: tuple[Output, ...], dtype: str, about: About, _: int, sizes: Sequence[tuple[int, int, int]]
 ) -> Written:
-    from fcnzoo.exporters.program_file import forget_guards, runner, to_file
+    from fcnzoo.exporters.program_file import forget_example, runner, to_file
 
     program = _trace(model, outputs, dtype)
-    forget_guards(program)
+    forget_example(program)
     content = to_file(program, about)
     return content, check(runner(content, outputs), model, dtype, sizes)
 

@@ -17,8 +17,8 @@ ABOUT_FILE = "fcnzoo.json"
 """Name of the metadata among a `.pt2` file's extra files."""
 
 
-def forget_guards(program: torch.export.ExportedProgram) -> None:
-    """Let a graph take the sizes that PyTorch, while tracing, took to be others.
+def forget_example(program: torch.export.ExportedProgram) -> None:
+    """Let a graph take the sizes that PyTorch, while tracing, took to be others; leave the example out of the file.
 
     Tracing writes down what was true of the example ("there is more than one window", "height ≥ 33") wherever an
     operation might have returned a view, say, and a loaded graph refuses images of which it is not. The operations in
@@ -27,6 +27,7 @@ def forget_guards(program: torch.export.ExportedProgram) -> None:
     guards = getattr(program, "_guards_code", None)  # PyTorch 2.9 and later
     if guards:
         guards.clear()
+    program._example_inputs = None  # 22 MB of zeros in every file otherwise
     for symbol, allowed in list(program.range_constraints.items()):
         program.range_constraints[symbol] = ValueRanges(1, allowed.upper)
 

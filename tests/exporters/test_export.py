@@ -130,6 +130,7 @@ def test_transformer(tmp_path: Path) -> None:
 def test_program_runs_without_fcnzoo(resnet: FCN, tmp_path: Path) -> None:
     """A `.pt2` file needs PyTorch alone, and says what it is."""
     file = fcnzoo.export(resnet, tmp_path / "small.pt2", license="MIT")
+    assert file.stat().st_size < 1.2 * sum(one.nbytes for one in resnet.state_dict().values()) + 2**20
     for i, size in enumerate([(1, 97, 131), (3, 128, 160)]):
         np.save(tmp_path / f"{i}.npy", pictures(size, 3))
     code = (
