@@ -2,8 +2,8 @@
 
 Every function takes scores (B, K, h, w) and a [`Grid`][fcnzoo.config.Grid] that says where image
 pixels lie on them. `upsample` is plain PyTorch, and says what the others mean. These never make logits: on a CPU
-they run loops that numba compiles where it is installed, else PyTorch in pieces; on CUDA devices labels come from a
-Triton kernel where Triton is there, and the loss from PyTorch in strips.
+they run loops that numba compiles where it is installed, on CUDA devices Triton kernels where Triton is there, and
+else PyTorch in pieces.
 """
 
 from fcnzoo.ops.argmax import label_dtype, upsample_argmax, upsample_confusion

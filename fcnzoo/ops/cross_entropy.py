@@ -3,7 +3,8 @@
 Two ways: `_compose` is upsampling, then PyTorch's cross-entropy; `_LeanLoss` never makes the logits, and has the
 gradient ready when the loss is. The first is the meaning of the second, and serves where tensors hold no numbers
 (compilation, export, the meta device), inside `torch.func`, and for derivatives of derivatives. The second is taken
-by one of two routes: compiled loops on a CPU (loss_route.py), or plain PyTorch in strips (strip_loss.py).
+by one of three routes: compiled loops on a CPU (loss_route.py), Triton kernels on a CUDA device (triton_loss.py), or
+where those cannot be had plain PyTorch in strips (strip_loss.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from fcnzoo.errors import LabelError
 from fcnzoo.ops.loss_route import compiled_loss
-from fcnzoo.ops.strip_loss import Terms, strip_loss
+from fcnzoo.ops.strip_loss import Sums, Terms, strip_loss
+from fcnzoo.ops.triton_loss import triton_loss
 from fcnzoo.ops.upsample import check_scores, upsample
 
 if TYPE_CHECKING:
@@ -105,6 +107,20 @@ def _on_cpu(*tensors: Tensor) -> bool:
     return all(tensor.device.type == "cpu" for tensor in tensors)
 
 
+def _on_one_gpu(*tensors: Tensor) -> bool:
+    return all(tensor.is_cuda and tensor.device == tensors[0].device for tensor in tensors)
+
+
+def _sum(scores: Tensor, target: Tensor, grid: Grid, terms: Terms, *, gradient: bool) -> Sums:
+    """Take the fastest route that there is."""
+    sums = None
+    if _on_cpu(scores, target):
+        sums = compiled_loss(scores, target, grid, terms, gradient=gradient)
+    elif _on_one_gpu(scores, target):
+        sums = triton_loss(scores, target, grid, terms, gradient=gradient)
+    return sums or strip_loss(scores, target, grid, terms, gradient=gradient)
+
+
 class _LeanLoss(torch.autograd.Function):
     """Loss and gradient in one pass; the backward pass only scales what the forward pass found."""
 
@@ -113,9 +129,7 @@ class _LeanLoss(torch.autograd.Function):
         grid, ignore_index, weight, label_smoothing, reduction = options
         # Matrix products would be taken in half precision otherwise.
         with torch.autocast(scores.device.type, enabled=False):
-            terms = _terms(weight, label_smoothing, ignore_index, scores)
-            sums = compiled_loss(scores, target, grid, terms, gradient=wanted) if _on_cpu(scores, target) else None
-            sums = sums or strip_loss(scores, target, grid, terms, gradient=wanted)
+            sums = _sum(scores, target, grid, _terms(weight, label_smoothing, ignore_index, scores), gradient=wanted)
         if reduction == "sum":
             loss, factor = sums.loss.sum(), None
         else:
@@ -170,8 +184,9 @@ def upsample_cross_entropy(
     """Cross-entropy of the upsampled scores, as `F.cross_entropy(upsample(scores), target)`.
 
     Two things differ from `F.cross_entropy`: where no pixel counts, the mean is 0 with zero gradients
-    instead of NaN; and half-precision scores are summed in float32. Targets are *not* checked here
-    (`check_labels` does that): on a CPU PyTorch refuses labels outside the range, on a GPU the kernel asserts.
+    instead of NaN; and half-precision scores are summed in float32. A label outside 0…K−1 that is not ignored is an
+    `IndexError` on a CPU. On a GPU it trips a device-side assertion of PyTorch, which shows at a later call and
+    ends the process's use of the GPU; `check_labels` finds such labels in advance, and waits for the device.
 
     Args:
         scores: (B, K, h, w), floating point.
