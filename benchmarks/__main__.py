@@ -15,6 +15,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -136,6 +137,32 @@ def plot(ratios: list[Ratio], path: Path) -> None:
     plt.close(figure)
 
 
+def plot_curve(points: list[dict[str, Any]], path: Path) -> None:
+    """Draw how time and memory of labels grow with the pixels, for both numbers of classes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, both = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    names = {"reference": "F.interpolate, argmax", "compiled": "upsample_argmax", "plain": "upsample_argmax, plain"}
+    units = {"milliseconds": "milliseconds", "extra_mib": "MiB besides the scores"}
+    for axes, (unit, label) in zip(both, units.items(), strict=True):
+        for colour, (name, shown) in zip(("#888888", "#3f7fbf", "#c8553d"), names.items(), strict=True):
+            for classes, line in ((21, "-"), (150, "--")):
+                mine = [point for point in points if point["classes"] == classes]
+                values = [max(point[unit][name], 0.05) for point in mine]
+                pixels = [point["pixels"] / 1e6 for point in mine]
+                axes.plot(pixels, values, line, marker=".", color=colour, label=f"{shown}, K={classes}")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("megapixels")
+        axes.set_ylabel(label)
+    both[0].legend(fontsize=7)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,9 +182,11 @@ def main() -> None:
             ratios.append(one)
     if set(wanted) == set(GROUPS):
         machine = {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": platform.machine()}
-        table = {"machine": machine, "ratios": [asdict(one) for one in ratios]}
+        points = argmax.curve(options.rounds)
+        table = {"machine": machine, "ratios": [asdict(one) for one in ratios], "curve": points}
         (DOCS / "benchmarks.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
         plot(ratios, DOCS / "benchmarks.svg")
+        plot_curve(points, DOCS / "benchmarks-curve.svg")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def extra_memory(name: str, classes: int, size: tuple[int, int], stride: int) ->
 
 def measure(rounds: int = 7, *, memory: bool = True) -> dict[str, object]:
     """Measure everything; what comes back can be written as JSON."""
-    rows, curve = [], []
+    rows = []
     for classes, size, stride in CASES:
         used = {name: extra_memory(name, classes, size, stride) for name in ("reference", *ROUTES)} if memory else None
         for kind in ("real", "random"):
@@ -156,10 +156,20 @@ def measure(rounds: int = 7, *, memory: bool = True) -> dict[str, object]:
             ratios = {name: times["reference"] / times[name] for name in ROUTES}
             row = {"classes": classes, "size": size, "stride": stride, "scores": kind, "mixed": mixed_cells(scores)}
             rows.append({**row, "milliseconds": times, "ratios": ratios, "extra_mib": used})
-    for size in CURVE:
-        scores = make_scores("random", 21, size, 8)
-        curve.append({"pixels": size[0] * size[1], "milliseconds": medians(calls(scores, size), rounds)})
-    return {"threads": torch.get_num_threads(), "rows": rows, "curve": curve}
+    return {"threads": torch.get_num_threads(), "rows": rows, "curve": curve(rounds)}
+
+
+def curve(rounds: int = 7) -> list[dict[str, object]]:
+    """Measure how time and memory grow with the pixels and with the classes: stride 8, random scores."""
+    points: list[dict[str, object]] = []
+    for classes in (21, 150):
+        for size in CURVE:
+            scores = make_scores("random", classes, size, 8)
+            times = medians(calls(scores, size), rounds)
+            memory = {name: extra_memory(name, classes, size, 8) for name in ("reference", *ROUTES)}
+            pixels = size[0] * size[1]
+            points.append({"classes": classes, "pixels": pixels, "milliseconds": times, "extra_mib": memory})
+    return points
 
 
 def main() -> None:
@@ -181,9 +191,13 @@ def main() -> None:
             f"{t['reference']:9.1f} {t['compiled']:8.2f} {r['compiled']:6.1f} {t['plain']:8.2f} {r['plain']:6.1f} | "
             f"{m['reference']:12.1f} {m['compiled']:8.1f} {m['plain']:5.1f}"
         )
-    print("\n    pixels compiled    plain   (K=21, stride 8, random; ns per pixel)")
+    names = ("reference", *ROUTES)
+    print("\n   K    pixels reference compiled  plain (ns per pixel) | reference compiled  plain (MiB)")
     for point in results["curve"]:  # type: ignore[attr-defined]
-        print(f"{point['pixels']:10}", *(f"{1e6 * point['milliseconds'][n] / point['pixels']:8.2f}" for n in ROUTES))
+        times = (f"{1e6 * point['milliseconds'][name] / point['pixels']:8.2f}" for name in names)
+        print(
+            f"{point['classes']:4} {point['pixels']:9}", *times, *(f"{point['extra_mib'][name]:8.1f}" for name in names)
+        )
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
