@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnzoo.backbones.open_sizes import open_sizes, pick
+from fcnzoo.backbones.open_windows import open_windows
 from fcnzoo.config import Grid, Preprocess
 from fcnzoo.exporters.filters import nearest_pixel, resize, resize_bytes
 from fcnzoo.model import FCN
@@ -37,6 +38,8 @@ def traceable(model: FCN, dtype: torch.dtype) -> FCN:
     if not shared:
         network.to("cpu", dtype)
     open_sizes(network.backbone)
+    for part in network.backbone.modules():
+        open_windows(part)
     return network
 
 

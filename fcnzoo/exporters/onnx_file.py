@@ -56,8 +56,13 @@ def to_proto(program: torch.export.ExportedProgram, outputs: tuple[str, ...], op
                 verbose=False,
             )
         except Exception as error:  # its own errors have many types
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ExportError(f"PyTorch {torch.__version__} cannot write this network as ONNX: {reason}") from error
+            first: BaseException = error
+            while first.__cause__ is not None:  # what went wrong; what is wrapped around it is advice
+                first = first.__cause__
+            reason = next((line for line in str(first).splitlines() if line.strip()), "")
+            raise ExportError(
+                f"PyTorch {torch.__version__} cannot write this network as ONNX: {type(first).__name__}: {reason}"
+            ) from error
     proto = made.model_proto
     _name_axes(proto)
     return proto

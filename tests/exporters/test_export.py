@@ -295,6 +295,8 @@ SLOW = [
     "fcn_convnext_atto",
     "fcn16s_swinv2_tiny_window8_256",
     "fcn32s_resnet18",
+    "fcn8s:torchvision/vit_b_16",
+    "fcn8s:torchvision/swin_t",
 ]
 
 
@@ -305,4 +307,5 @@ def test_networks_of_the_field(name: str, to: Any, tmp_path: Path) -> None:
     """At full width, from one file each: batches of 1 and 3, odd sizes, the size of the weights, whole multiples."""
     torch.manual_seed(0)
     sizes = [(1, 97, 131), (3, 97, 131), (1, 250, 333), (3, 250, 333), (1, 480, 640), (1, 224, 224), (1, 256, 256)]
-    fcnzoo.export(make(name), tmp_path / f"x.{to}", check_sizes=sizes)
+    head, _, backbone = name.partition(":")
+    fcnzoo.export(make(head, backbone or None), tmp_path / f"x.{to}", check_sizes=sizes)
