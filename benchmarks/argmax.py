@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnzoo.config import Grid
-from fcnzoo.ops import compiled_route, upsample_argmax
+from fcnzoo.ops import upsample_argmax
+from fcnzoo.ops.labels import compiled as compiled_route
 
 MODEL = "fcn8s_tf_efficientnet_lite0"
 PHOTO = Path(__file__).parent.parent / "examples" / "street.jpg"
@@ -75,8 +76,8 @@ def ours(name: str) -> Callable[[Tensor, tuple[int, int]], Tensor]:
 def real_scores(classes: int, cells: tuple[int, int], photo: Path = PHOTO) -> Tensor:
     """Scores (1, K, h, w) of the shipped model, stretched to more classes as told at the top."""
     import fcnzoo
-    from fcnzoo.images import load_image
-    from fcnzoo.preprocess import to_tensor
+    from fcnzoo.images.load import load_image
+    from fcnzoo.images.preprocess import to_tensor
 
     model = fcnzoo.create(MODEL, pretrained=True).eval()
     with torch.inference_mode():

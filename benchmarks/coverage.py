@@ -36,9 +36,9 @@ from torch import Tensor, nn
 import fcnzoo
 from fcnzoo.backbones import Backbone, build_backbone
 from fcnzoo.config import BackboneConfig, FCNConfig
-from fcnzoo.heads import DilatedHead, SkipHead, build_head
-from fcnzoo.model import FCN
-from fcnzoo.registry import HEADS, head_config
+from fcnzoo.model.fcn import FCN
+from fcnzoo.model.heads import DilatedHead, SkipHead, build_head
+from fcnzoo.zoo.registry import HEADS, head_config
 
 ROWS = Path(__file__).parent / "coverage.jsonl"
 TABLE = Path(__file__).parents[1] / "docs" / "coverage.json"

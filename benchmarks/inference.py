@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 import fcnzoo
-from fcnzoo.images import load_image
-from fcnzoo.preprocess import to_tensor
+from fcnzoo.images.load import load_image
+from fcnzoo.images.preprocess import to_tensor
 
 MODEL = "fcn8s_tf_efficientnet_lite0"
 BACKBONE = "tu-tf_efficientnet_lite0"

@@ -25,8 +25,8 @@ import json, re, sys, time
 from pathlib import Path
 import torch
 import fcnzoo
-from fcnzoo.model import build
-from fcnzoo.weights import load, read_config
+from fcnzoo.model.fcn import build
+from fcnzoo.weights.load import load, read_config
 torch.set_num_threads(1)
 folder = sys.argv[1]
 with torch.device("meta"):

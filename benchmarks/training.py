@@ -1,4 +1,4 @@
-"""Training speed of `fcnzoo.train` beside a minimal hand-written loop: same network, data, transform, optimiser.
+"""Training speed of `fcnzoo.training` beside a minimal hand-written loop: same network, data, transform, optimiser.
 
     python -m benchmarks.training [--steps 4] [--rounds 5]
 
@@ -26,10 +26,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fcnzoo.data import CamVid
-from fcnzoo.train import Recipe, assembly
-from fcnzoo.train.loop import Trainer
-from fcnzoo.train.memory import kept_memory
-from fcnzoo.train.run import _accelerator
+from fcnzoo.training import Recipe, assembly
+from fcnzoo.training.loop import Trainer
+from fcnzoo.training.memory import kept_memory
+from fcnzoo.training.run import _accelerator
 
 MODEL = "fcn8s_tf_efficientnet_lite0"
 
@@ -50,7 +50,7 @@ def make_data(root: Path, count: int) -> None:
 
 
 def ours(recipe: Recipe) -> Callable[[], None]:
-    """Return one step of `fcnzoo.train`."""
+    """Return one step of `fcnzoo.training`."""
     data = CamVid(recipe.data.root)
     model = assembly.build_model(recipe, data.label_set, None)
     assembly.set_transform(recipe, data, model)
@@ -88,7 +88,7 @@ def by_hand(recipe: Recipe) -> Callable[[], None]:
 def work(kind: str, recipe: str, turns: Connection) -> None:
     """Build a loop in a process of its own, and do as many steps as asked, again and again."""
     step = LOOPS[kind](Recipe.from_json(recipe))
-    with kept_memory(kind == "fcnzoo.train"):  # as `fcnzoo.train` itself does
+    with kept_memory(kind == "fcnzoo.training"):  # as `fcnzoo.training` itself does
         while count := turns.recv():
             start = time.perf_counter()
             for _ in range(count):
@@ -96,7 +96,7 @@ def work(kind: str, recipe: str, turns: Connection) -> None:
             turns.send((time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-LOOPS: dict[str, Callable[[Recipe], Callable[[], None]]] = {"fcnzoo.train": ours, "by hand": by_hand}
+LOOPS: dict[str, Callable[[Recipe], Callable[[], None]]] = {"fcnzoo.training": ours, "by hand": by_hand}
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, batch {recipe.optim.batch_size}, crop {recipe.augment.crop}")
     for name, value in medians.items():
         print(f"{name:14} {value:6.2f} images/s  peak {memory[name]:6.0f} MB")
-    print(f"ratio          {medians['fcnzoo.train'] / medians['by hand']:6.3f}")
+    print(f"ratio          {medians['fcnzoo.training'] / medians['by hand']:6.3f}")
 
 
 def measure(recipe: Recipe, steps: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:

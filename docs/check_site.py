@@ -17,21 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urldefrag, urlsplit
 
-MODULES = (
-    "fcnzoo",
-    "fcnzoo.backbones",
-    "fcnzoo.config",
-    "fcnzoo.data",
-    "fcnzoo.errors",
-    "fcnzoo.evaluate",
-    "fcnzoo.images",
-    "fcnzoo.labels",
-    "fcnzoo.metrics",
-    "fcnzoo.ops",
-    "fcnzoo.preprocess",
-    "fcnzoo.train",
-    "fcnzoo.visualize",
-)
+import fcnzoo
+
+MODULES = ("fcnzoo", *(f"fcnzoo.{name}" for name in fcnzoo.__all__ if inspect.ismodule(getattr(fcnzoo, name))))
 """The package and its public modules."""
 
 

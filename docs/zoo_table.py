@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fcnzoo
-from fcnzoo.registry import HEADS
+from fcnzoo.zoo.registry import HEADS
 
 COVERAGE = Path(__file__).parent / "coverage.json"
 """Written by `python -m benchmarks.coverage`."""

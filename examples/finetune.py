@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fcnzoo
-from fcnzoo.train import Recipe, train
+from fcnzoo.training import Recipe, train
 
 
 def main(data: Path, classes: Sequence[str], out: Path, changes: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ def main(data: Path, classes: Sequence[str], out: Path, changes: Sequence[str]) 
     # `best` is a folder like any other model's: for `load`, for `fcnzoo segment --model`, for `push_to_hub`.
     model = fcnzoo.load(out / "best")
     validation = fcnzoo.data.SegmentationFolder(data / "val", model.label_set)
-    evaluation = fcnzoo.evaluate.evaluate(model, validation, picture_grid=out / "validation.png")
+    evaluation = fcnzoo.evaluate(model, validation, picture_grid=out / "validation.png")
     for what, iou, _ in evaluation.metrics.rows():  # a row per class, then the means
         print(f"  {what}: IoU {iou} %")
     print(f"photo, truth and prediction side by side: {out / 'validation.png'}")

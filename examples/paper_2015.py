@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import fcnzoo
-from fcnzoo.train import Recipe, train
+from fcnzoo.training import Recipe, train
 
 STAGES = (("fcn32s_vgg16", 1.9e-5), ("fcn16s_vgg16", 1.9e-7), ("fcn8s_vgg16", 1.9e-9))
 """Learning rates of the authors (1e-10, 1e-12, 1e-14) times 500 × 375 pixels, since our loss is a mean over pixels."""

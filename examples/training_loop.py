@@ -44,7 +44,7 @@ def main(
             loss.backward()
             optimizer.step()
             schedule.step()
-        metrics = fcnzoo.evaluate.evaluate(network, validation, progress=False).metrics
+        metrics = fcnzoo.evaluate(network, validation, progress=False).metrics
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}, mean IoU {metrics.mean_iou:.3f}")
     fcnzoo.save(network, out)
     print(f"{out}: fcnzoo.load({str(out)!r}), or fcnzoo segment photo.jpg --model {out}")

@@ -13,122 +13,101 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
-"""The version of the package; the wheel's is read from here."""
+from fcnzoo.version import __version__
 
-if TYPE_CHECKING:
-    from fcnzoo import (
-        backbones,
-        config,
-        data,
-        errors,
-        evaluate,
-        images,
-        labels,
-        metrics,
-        ops,
-        preprocess,
-        train,
-        visualize,
-    )
-    from fcnzoo.backbones import fully_convolutional
-    from fcnzoo.config import Grid
-    from fcnzoo.converters import convert
-    from fcnzoo.exporters import export
-    from fcnzoo.factory import create
-    from fcnzoo.inference import optimize
-    from fcnzoo.labels import LabelSet
-    from fcnzoo.model import FCN, Scores, build
-    from fcnzoo.predict import Predictor
-    from fcnzoo.push import push_to_hub
-    from fcnzoo.registry import ModelSpec, Weights, get_spec, list_backbones, list_models, register
-    from fcnzoo.segmentation import Segmentation
-    from fcnzoo.weights import load, save
+if TYPE_CHECKING:  # for type checkers and editors: the table below, as imports
+    from fcnzoo import backbones as backbones
+    from fcnzoo import config as config
+    from fcnzoo import data as data
+    from fcnzoo import errors as errors
+    from fcnzoo import images as images
+    from fcnzoo import labels as labels
+    from fcnzoo import metrics as metrics
+    from fcnzoo import ops as ops
+    from fcnzoo import training as training
+    from fcnzoo.backbones import fully_convolutional as fully_convolutional
+    from fcnzoo.config import Grid as Grid
+    from fcnzoo.config import Metric as Metric
+    from fcnzoo.config import ModelSpec as ModelSpec
+    from fcnzoo.config import Weights as Weights
+    from fcnzoo.images.segmentation import Segmentation as Segmentation
+    from fcnzoo.inference.evaluation import Evaluation as Evaluation
+    from fcnzoo.inference.evaluation import evaluate as evaluate
+    from fcnzoo.inference.exporters.export import export as export
+    from fcnzoo.inference.optimize import Optimization as Optimization
+    from fcnzoo.inference.optimize import optimize as optimize
+    from fcnzoo.inference.predictor import Predictor as Predictor
+    from fcnzoo.inference.predictor import agreement as agreement
+    from fcnzoo.labels import LabelSet as LabelSet
+    from fcnzoo.model.fcn import FCN as FCN
+    from fcnzoo.model.fcn import Scores as Scores
+    from fcnzoo.model.fcn import build as build
+    from fcnzoo.training.run import train as train
+    from fcnzoo.weights.converters.convert import convert as convert
+    from fcnzoo.weights.factory import create as create
+    from fcnzoo.weights.hub import pull as pull
+    from fcnzoo.weights.load import load as load
+    from fcnzoo.weights.push import push_to_hub as push_to_hub
+    from fcnzoo.weights.save import save as save
+    from fcnzoo.weights.verify import verify as verify
+    from fcnzoo.zoo.registry import get_spec as get_spec
+    from fcnzoo.zoo.registry import list_backbones as list_backbones
+    from fcnzoo.zoo.registry import list_models as list_models
+    from fcnzoo.zoo.registry import register as register
 
-_NAMES = {
-    "FCN": "model",
-    "Grid": "config",
-    "LabelSet": "labels",
-    "ModelSpec": "registry",
-    "Predictor": "predict",
-    "Scores": "model",
-    "Segmentation": "segmentation",
-    "Weights": "registry",
-    "build": "model",
-    "convert": "converters",
-    "create": "factory",
-    "export": "exporters",
+_PUBLIC = {
+    "agreement": "inference.predictor",
+    "backbones": "",
+    "build": "model.fcn",
+    "config": "",
+    "convert": "weights.converters.convert",
+    "create": "weights.factory",
+    "data": "",
+    "errors": "",
+    "evaluate": "inference.evaluation",
+    "Evaluation": "inference.evaluation",
+    "export": "inference.exporters.export",
+    "FCN": "model.fcn",
     "fully_convolutional": "backbones",
-    "get_spec": "registry",
-    "list_backbones": "registry",
-    "list_models": "registry",
-    "load": "weights",
-    "optimize": "inference",
-    "push_to_hub": "push",
-    "register": "registry",
-    "save": "weights",
+    "get_spec": "zoo.registry",
+    "Grid": "config",
+    "images": "",
+    "labels": "",
+    "LabelSet": "labels",
+    "list_backbones": "zoo.registry",
+    "list_models": "zoo.registry",
+    "load": "weights.load",
+    "Metric": "config",
+    "metrics": "",
+    "ModelSpec": "config",
+    "ops": "",
+    "Optimization": "inference.optimize",
+    "optimize": "inference.optimize",
+    "Predictor": "inference.predictor",
+    "pull": "weights.hub",
+    "push_to_hub": "weights.push",
+    "register": "zoo.registry",
+    "save": "weights.save",
+    "Scores": "model.fcn",
+    "Segmentation": "images.segmentation",
+    "train": "training.run",
+    "training": "",
+    "verify": "weights.verify",
+    "Weights": "config",
 }
-_MODULES = (
-    "backbones",
-    "config",
-    "data",
-    "errors",
-    "evaluate",
-    "images",
-    "labels",
-    "metrics",
-    "ops",
-    "preprocess",
-    "train",
-    "visualize",
-)
+"""Every public name and the module it comes from, below `fcnzoo`; `""`: it is a module itself."""
 
-__all__ = [
-    "FCN",
-    "Grid",
-    "LabelSet",
-    "ModelSpec",
-    "Predictor",
-    "Scores",
-    "Segmentation",
-    "Weights",
-    "__version__",
-    "backbones",
-    "build",
-    "config",
-    "convert",
-    "create",
-    "data",
-    "errors",
-    "evaluate",
-    "export",
-    "fully_convolutional",
-    "get_spec",
-    "images",
-    "labels",
-    "list_backbones",
-    "list_models",
-    "load",
-    "metrics",
-    "ops",
-    "optimize",
-    "preprocess",
-    "push_to_hub",
-    "register",
-    "save",
-    "train",
-    "visualize",
-]
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562)."""
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f"fcnzoo.{_NAMES[name]}"), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"fcnzoo.{name}")
-    else:
+    if name not in _PUBLIC:
         raise AttributeError(f"module 'fcnzoo' has no attribute {name!r}")
+    module = _PUBLIC[name]
+    value = importlib.import_module(f"fcnzoo.{module or name}")
+    if module:
+        value = getattr(value, name)
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import LabelError
-from fcnzoo.records import Record
+from fcnzoo.files.records import Record
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -20,7 +20,7 @@ def narrow_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     Blocks 3 and 4 keep their last widths, which the skip layers are built for; a 3×3 convolution padded
     by 1 moves nothing, so their number does not matter.
     """
-    from fcnzoo.backbones import vgg
+    from fcnzoo.backbones import paper as vgg
 
     monkeypatch.setattr(vgg, "BLOCKS", ((4, 2), (4, 2), (256, 1), (512, 1), (8, 1)))
     monkeypatch.setattr(vgg, "FC_CHANNELS", 16)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from reader import MARK, ROOT, Block, make_folder, run_page
 
-from fcnzoo.train import Recipe
+from fcnzoo.training import Recipe
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]

@@ -13,8 +13,8 @@ from reader import ROOT
 
 import fcnzoo
 from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
-from fcnzoo.heads import bilinear_kernel
 from fcnzoo.labels import LabelSet, get_label_set
+from fcnzoo.model.heads import bilinear_kernel
 
 mpl.use("Agg")
 

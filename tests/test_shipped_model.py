@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import fcnzoo
-from fcnzoo.registry import DEFAULT_MODEL, split_name
+from fcnzoo.zoo.registry import DEFAULT_MODEL, split_name
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -94,7 +94,7 @@ def test_a_name_that_the_reference_lacks_is_told(site: Path, capsys: pytest.Capt
 def test_public_names_are_those_that_users_write() -> None:
     """Functions, classes, their methods, records' constants and modules are among them; private things are not."""
     names = set(check_site.public_names())
-    assert {"fcnzoo", "fcnzoo.create", "fcnzoo.ops", "fcnzoo.model.FCN.predict", "fcnzoo.data.CamVid"} <= names
+    assert {"fcnzoo", "fcnzoo.create", "fcnzoo.ops", "fcnzoo.model.fcn.FCN.predict", "fcnzoo.data.CamVid"} <= names
     assert {"fcnzoo.config.Border", "fcnzoo.ops.upsample.upsample", "fcnzoo.__version__"} <= names
     assert not [name for name in names - {"fcnzoo.__version__"} if any(part[0] == "_" for part in name.split("."))]
 

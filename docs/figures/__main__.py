@@ -10,7 +10,7 @@ import torch
 
 import fcnzoo
 from docs.figures import draw, networks
-from fcnzoo.model_folder import read_record
+from fcnzoo.weights.folder import read_record
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 

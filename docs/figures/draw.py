@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import fcnzoo
 from docs.figures.networks import enlarge
-from fcnzoo.heads import SkipHead, bilinear_kernel
-from fcnzoo.images import load_image
-from fcnzoo.preprocess import to_tensor
+from fcnzoo.images.load import load_image
+from fcnzoo.images.preprocess import to_tensor
+from fcnzoo.model.heads import SkipHead, bilinear_kernel
 
 PHOTO = Path(__file__).parents[2] / "examples" / "street.jpg"
 INK = "#7f7f7f"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import fcnzoo
 from fcnzoo.data import CamVid, SegmentationDataset
-from fcnzoo.preprocess import to_tensor
-from fcnzoo.train import Recipe, train
+from fcnzoo.images.preprocess import to_tensor
+from fcnzoo.training import Recipe, train
 
 STAGES = {
     "fcn32s": ("fcn32s", None, 6, ()),

@@ -23,13 +23,13 @@ def build_backbone(config: BackboneConfig, pretrained: Pretrained = False) -> Ba
         WeightsError: The weights cannot be had or do not fit.
     """
     if config.source == "timm":
-        from fcnzoo.backbones.timm import TimmBackbone
+        from fcnzoo.backbones.timm.backbone import TimmBackbone
 
         return TimmBackbone(config, pretrained)
     if config.source == "torchvision":
-        from fcnzoo.backbones.torchvision import TorchvisionBackbone
+        from fcnzoo.backbones.torchvision.backbone import TorchvisionBackbone
 
         return TorchvisionBackbone(config, pretrained)
-    from fcnzoo.backbones.vgg import PaperVGG16
+    from fcnzoo.backbones.paper import PaperVGG16
 
     return PaperVGG16(config, pretrained)

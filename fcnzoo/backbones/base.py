@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnzoo.config import BackboneConfig, Grid, Preprocess
-from fcnzoo.errors import BackboneError, WeightsError
-from fcnzoo.records import Record
-from fcnzoo.safetensors_file import open_safetensors
+from fcnzoo.errors import BackboneError
+from fcnzoo.files.records import Record
 
 Pretrained: TypeAlias = bool | str | Path
 """`False`: random weights; `True`: the provider's own; a path: a local safetensors file."""
@@ -57,7 +55,7 @@ class Backbone(nn.Module):
         min_size: Image sides must be at least this.
         fixed_size: (H, W) that images are resized to, for networks that take no other; `None`: they are padded.
         dilation: How `config.output_stride` was reached: `"none"` was not asked for or had nothing to do,
-            `"native"` by the provider's own option, `"dilated"` by the rule of `fcnzoo.backbones.dilation`,
+            `"native"` by the provider's own option, `"dilated"` by the rule of `fcnzoo.backbones.dilation.rule`,
             `"emulated"` by resizing the coarser features, where dilation has no meaning (windows, patches).
         note: What was done to run this network on any image, in a line for `fcnzoo info`.
     """
@@ -100,51 +98,3 @@ def resize_to_stride(features: Sequence[Tensor], output_stride: int, size: tuple
         else feature
         for feature in features
     ]
-
-
-def read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory.
-
-    Raises:
-        WeightsError: There is no such file, or it is not a safetensors file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; give a local .safetensors file, or True for the provider's weights")
-    with open_safetensors(path) as file:
-        return file.read()
-
-
-def check_keys(
-    given: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], *, source: str, optional: Iterable[str] = ()
-) -> None:
-    """Compare names and shapes of weights with those a network has.
-
-    Args:
-        given: Names and shapes of the weights.
-        wanted: Names and shapes the network has.
-        source: What to call the weights in the error.
-        optional: Names that may be missing or differ in shape.
-
-    Raises:
-        WeightsError: Names are missing or unknown, or shapes differ; the first few are listed.
-    """
-    optional = set(optional)
-    # Step counters of BatchNorm do not change what a network computes, and older files lack them.
-    optional |= {key for key in wanted if key.endswith("num_batches_tracked")}
-    problems = {
-        "missing": [key for key in wanted if key not in given and key not in optional],
-        "unknown": [key for key in given if key not in wanted and key not in optional],
-        "of another shape": [
-            f"{key} {tuple(given[key])} instead of {tuple(wanted[key])}"
-            for key in given
-            if key in wanted and key not in optional and tuple(given[key]) != tuple(wanted[key])
-        ],
-    }
-    found = [
-        f"{len(keys)} {what}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}"
-        for what, keys in problems.items()
-        if keys
-    ]
-    if found:
-        raise WeightsError(f"{source} does not fit the network: {'; '.join(found)}")

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcnzoo import __version__
 from fcnzoo.cli import convert, evaluate, export, mirror, publish, segment, train, verify, zoo
 from fcnzoo.cli.console import complain
 from fcnzoo.errors import FCNZooError
+from fcnzoo.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": zoo.list_models,

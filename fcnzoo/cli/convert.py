@@ -11,7 +11,7 @@ import typer
 from fcnzoo.cli.console import shown
 
 if TYPE_CHECKING:
-    from fcnzoo.converters import Source
+    from fcnzoo.weights.converters.convert import Source
 
 
 class SourceName(StrEnum):
@@ -53,9 +53,10 @@ def convert(
 
     Every weight must find its place, or nothing is written. No code in the file is run.
     """
-    import fcnzoo
+    from fcnzoo.weights.converters.convert import convert as run
+    from fcnzoo.weights.save import save
 
-    network = fcnzoo.convert(
+    network = run(
         cast("Source", source.value),
         file,
         model=model,
@@ -63,7 +64,7 @@ def convert(
         sha256=sha256,
         fold_input=fold_input,
     )
-    fcnzoo.save(network, out, provenance=network.provenance, license=license)
+    save(network, out, provenance=network.provenance, license=license)
     labels = network.label_set.name if network.label_set else "unnamed"
     typer.echo(f"{shown(out)}: {network.config.backbone.name}, {network.num_classes} classes ({labels})")
     typer.echo(f"sha256 of the source: {network.provenance['sha256']}", err=True)

@@ -13,8 +13,8 @@ from fcnzoo.cli.console import print_table
 
 if TYPE_CHECKING:
     from fcnzoo.data import SegmentationDataset
-    from fcnzoo.evaluate import Evaluation
-    from fcnzoo.model import FCN
+    from fcnzoo.inference.evaluation import Evaluation
+    from fcnzoo.model.fcn import FCN
 
 
 class Layout(StrEnum):
@@ -62,9 +62,9 @@ def evaluate(
     """
     import torch
 
-    from fcnzoo.evaluate import evaluate as run
-    from fcnzoo.files import atomic
-    from fcnzoo.predict import Predictor
+    from fcnzoo.files.atomic import atomic
+    from fcnzoo.inference.evaluation import evaluate as run
+    from fcnzoo.inference.predictor import Predictor
 
     factors = _factors(scales)
     if json is not None:

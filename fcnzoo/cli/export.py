@@ -49,13 +49,13 @@ def export(
 
     The file is run and compared with the network first; if it disagrees nothing is written.
     """
-    import fcnzoo
+    from fcnzoo.inference.exporters.export import export as run
 
     name = re.sub(r"[^\w.-]+", "_", Path(model).name if Path(model).is_dir() else model)
     file = out or Path(f"{name}.{to.value}")
     if file.exists() and not force:
         raise FileExistsError(f"{file} exists; give another --out, or --force to overwrite it")
     wanted: Any = [one.strip() for one in outputs.split(",")]
-    fcnzoo.export(model, file, to.value, outputs=wanted, dtype=dtype.value, opset=opset, license=license)
+    run(model, file, to.value, outputs=wanted, dtype=dtype.value, opset=opset, license=license)
     size = file.stat().st_size / 1e6
     typer.echo(f"{shown(file)}: {size:.1f} MB, image to {', '.join(wanted)}; compared with the network")

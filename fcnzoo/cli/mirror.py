@@ -54,9 +54,9 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
         UnknownModelError: Nothing is called so.
         WeightsError: It has no trained weights, or they cannot be had.
     """
-    from fcnzoo import bundle
-    from fcnzoo.factory import pretrained_weights
-    from fcnzoo.resolve import bundle_name, find
+    from fcnzoo.files import bundle
+    from fcnzoo.weights.factory import pretrained_weights
+    from fcnzoo.weights.sources import bundle_name, find
 
     spec, weights = pretrained_weights(name)
     source = find(spec, weights)
@@ -73,9 +73,9 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
 
 def _same(folder: Path, source: Path) -> bool:
     """Whether a folder of the mirror is whole and holds what the source does."""
-    from fcnzoo import bundle
-    from fcnzoo.digests import hash_file
     from fcnzoo.errors import WeightsError
+    from fcnzoo.files import bundle
+    from fcnzoo.files.digests import hash_file
 
     try:
         bundle.check(folder, hash_file(source / bundle.WEIGHTS_FILE))

@@ -30,16 +30,18 @@ def publish(
 
     The lines on stdout are the arguments of the entry's `Weights(…)`.
     """
-    from fcnzoo import load
-    from fcnzoo.model_folder import read_record
-    from fcnzoo.push import digest_of_weights, push_to_hub
+    from fcnzoo.inference.predictor import Predictor
+    from fcnzoo.weights.folder import read_record
+    from fcnzoo.weights.load import load
+    from fcnzoo.weights.push import digest_of_weights, push_to_hub
 
     folder = _folder(model, file)
     record = read_record(folder)
     if record.license is None:
         complain(f"{model} says no licence, so the card will name none; save it with license= if there is one")
+    network = load(folder, verify=True)  # what is damaged here must not get a digest of its own there
     commit = push_to_hub(
-        load(folder, verify=True),  # what is damaged here must not get a digest of its own there
+        network,
         repo_id,
         private=private or None,
         revision=revision,
@@ -47,7 +49,7 @@ def publish(
         datasets=record.datasets,
         metrics=record.metrics,
         provenance=record.provenance,
-        sample=sample,
+        sample=None if sample is None else Predictor(network)(sample).overlay(),
         overwrite_card=overwrite_card,
     )
     typer.echo(f'hub="{repo_id}",\nrevision="{commit}",\nsha256="{digest_of_weights(repo_id, commit)}",')
@@ -55,9 +57,8 @@ def publish(
 
 def _folder(model: str, file: Path | None) -> Path:
     """Return the folder of weights to publish."""
-    from fcnzoo.factory import pretrained_weights
-    from fcnzoo.predict import is_folder
-    from fcnzoo.resolve import find
+    from fcnzoo.weights.factory import is_folder, pretrained_weights
+    from fcnzoo.weights.sources import find
 
     if is_folder(model):
         if file is not None:

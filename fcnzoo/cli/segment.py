@@ -17,8 +17,8 @@ import typer
 from fcnzoo.cli.console import complain, one_line, print_table, shown
 
 if TYPE_CHECKING:
-    from fcnzoo.predict import Predictor
-    from fcnzoo.segmentation import Segmentation
+    from fcnzoo.images.segmentation import Segmentation
+    from fcnzoo.inference.predictor import Predictor
 
 SUFFIXES = {"overlay": ".fcnzoo.overlay.png", "labels": ".fcnzoo.labels.png", "json": ".fcnzoo.json"}
 """What is put after an image's stem, by kind of output."""
@@ -131,7 +131,7 @@ def find_images(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list
 
 def _images_below(folder: Path, recursive: bool, problems: list[str]) -> list[Path]:
     """List the images in a folder; one that cannot be read, or holds none, is a problem."""
-    from fcnzoo.images import IMAGE_SUFFIXES
+    from fcnzoo.images.load import IMAGE_SUFFIXES
 
     images: list[Path] = []
     unreadable: list[str] = []
@@ -183,7 +183,7 @@ def _job(image: Path, folder: Path, kinds: Sequence[str]) -> Job:
 def _predictor(model: str | None, device: str | None, fast: bool, tile: int | None) -> Predictor:
     import torch
 
-    from fcnzoo.predict import Predictor
+    from fcnzoo.inference.predictor import Predictor
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Predictor(model, device=device, fast=fast, tile=tile)
@@ -200,7 +200,7 @@ def _run(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fcnzoo.images import MAX_PIXELS, load_image
+    from fcnzoo.images.load import MAX_PIXELS, load_image
 
     rows: list[tuple[str, str, str]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -241,6 +241,6 @@ def _naming(image: Path, error: Exception) -> str:
 
 
 def _largest(result: Segmentation, count: int = 3) -> str:
-    from fcnzoo.visualize import percent
+    from fcnzoo.images.visualize import percent
 
     return ", ".join(f"{name} {percent(share)}" for name, share in list(result.areas().items())[:count])

@@ -50,8 +50,8 @@ def train(
     was stopped, even by a power cut, goes on with `fcnzoo train --resume --out FOLDER` as if nothing had happened.
     Several processes: `accelerate launch -m fcnzoo train …`.
     """
-    from fcnzoo.train import Recipe, list_recipes
-    from fcnzoo.train import train as run
+    from fcnzoo.training import Recipe, list_recipes
+    from fcnzoo.training import train as run
 
     if list_all:
         for name in list_recipes():

@@ -10,7 +10,7 @@ import typer
 from fcnzoo.cli.console import complain, shown
 
 if TYPE_CHECKING:
-    from fcnzoo.weights import Verification
+    from fcnzoo.weights.verify import Verification
 
 
 def verify(
@@ -49,15 +49,14 @@ def check(name: str) -> Verification:
         UnknownModelError: Nothing is called so.
         WeightsError: There are no weights, or they are not sound.
     """
-    from fcnzoo import weights
-    from fcnzoo.factory import pretrained_folder
-    from fcnzoo.predict import is_folder
+    from fcnzoo.weights.factory import is_folder, pretrained_folder
+    from fcnzoo.weights.verify import verify as run
 
     if name.startswith("hf-hub:"):
-        from fcnzoo.hub import pull
+        from fcnzoo.weights.hub import pull
 
-        return weights.verify(pull(name))
+        return run(pull(name))
     if is_folder(name):
-        return weights.verify(name)
+        return run(name)
     folder, sha256 = pretrained_folder(name)
-    return weights.verify(folder, sha256=sha256)
+    return run(folder, sha256=sha256)

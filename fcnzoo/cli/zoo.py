@@ -11,8 +11,8 @@ import typer
 from fcnzoo.cli.console import complain, print_table
 
 if TYPE_CHECKING:
-    from fcnzoo.model import FCN
-    from fcnzoo.spec import ModelSpec, Weights
+    from fcnzoo.config.spec import ModelSpec, Weights
+    from fcnzoo.model.fcn import FCN
 
 
 def list_models(
@@ -38,7 +38,7 @@ def list_models(
 
     On a terminal as a table; elsewhere one line each, columns separated by tabs, the name first.
     """
-    from fcnzoo import registry
+    from fcnzoo.zoo import registry
 
     if head is not None and head not in registry.HEADS:
         raise typer.BadParameter(f"{head!r} is none of {', '.join(registry.HEADS)}", param_hint="--head")
@@ -64,7 +64,7 @@ def list_models(
 
 def _row(name: str) -> tuple[str, ...]:
     """Return the columns of a model (or, with a tag in the name, of one set of its weights)."""
-    from fcnzoo.registry import get_spec
+    from fcnzoo.zoo.registry import get_spec
 
     spec = get_spec(name)
     tag = name.partition(".")[2]
@@ -94,10 +94,11 @@ def describe(name: str) -> dict[str, Any]:
         UnknownModelError: Nothing is called so.
         WeightsError: The folder does not hold a saved model.
     """
-    from fcnzoo.predict import is_folder
+    from fcnzoo.weights.factory import is_folder
 
     if name.startswith("hf-hub:"):
-        from fcnzoo.hub import CONFIG_FILE, pull
+        from fcnzoo.weights.folder import CONFIG_FILE
+        from fcnzoo.weights.hub import pull
 
         spec, model, tag = _from_folder(pull(name, files=(CONFIG_FILE,)), "a model on the Hub")
     else:
@@ -139,7 +140,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def _roles(model: FCN) -> dict[int, list[str]]:
     """Return what each feature serves: levels of the skip fusion, the head, the aux head."""
-    from fcnzoo.heads import SkipHead
+    from fcnzoo.model.heads import SkipHead
 
     head, roles = model.head, {}
     names = [f"level {level}" for level in head.levels] if isinstance(head, SkipHead) else ["head"]
@@ -152,8 +153,8 @@ def _roles(model: FCN) -> dict[int, list[str]]:
 
 
 def _from_zoo(name: str) -> tuple[ModelSpec, FCN, str | None]:
-    from fcnzoo.factory import create
-    from fcnzoo.registry import split_name
+    from fcnzoo.weights.factory import create
+    from fcnzoo.zoo.registry import split_name
 
     spec, tag = split_name(name)
     return spec, create(name, device="meta"), tag
@@ -162,9 +163,9 @@ def _from_zoo(name: str) -> tuple[ModelSpec, FCN, str | None]:
 def _from_folder(folder: str | Path, what: str = "a saved model") -> tuple[ModelSpec, FCN, None]:
     import torch
 
-    from fcnzoo.model import build
-    from fcnzoo.spec import ModelSpec
-    from fcnzoo.weights import read_config
+    from fcnzoo.config.spec import ModelSpec
+    from fcnzoo.model.fcn import build
+    from fcnzoo.weights.folder import read_config
 
     config = read_config(folder)
     with torch.device("meta"):
@@ -175,7 +176,7 @@ def _from_folder(folder: str | Path, what: str = "a saved model") -> tuple[Model
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     """Lay the facts out for reading."""
-    from fcnzoo.spec import Weights
+    from fcnzoo.config.spec import Weights
 
     backbone, head, parameters = facts["backbone"], facts["head"], facts["parameters"]
     used = [feature for feature in facts["features"] if feature["used_by"]]

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from fcnzoo.data.masks import LabelTable, mask_size, read_mask
 from fcnzoo.errors import LabelError
-from fcnzoo.images import load_image
+from fcnzoo.images.load import load_image
 
 LISTED = 5
 """How many files of each kind an error lists."""

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from fcnzoo.data.checks import Problem, check_pairs, report_problems, size_mismatch
 from fcnzoo.data.masks import RGB, LabelTable, read_mask
-from fcnzoo.images import load_image
+from fcnzoo.images.load import load_image
 
 if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet
@@ -27,7 +27,7 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
     """Pairs of an image and a mask, checked when the data set is made.
 
     Made from pairs of files directly, or by a subclass that knows a layout of folders. Images are
-    read as `fcnzoo.images.load_image` reads them (RGB, upright); masks as
+    read as `fcnzoo.images.load.load_image` reads them (RGB, upright); masks as
     [`LabelTable`][fcnzoo.data.LabelTable] says.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fcnzoo.data.checks import Problem
 from fcnzoo.data.dataset import PairTransform, SegmentationDataset
 from fcnzoo.data.masks import MASK_SUFFIXES, RGB
-from fcnzoo.images import IMAGE_SUFFIXES
+from fcnzoo.images.load import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2.functional import resize_image
 
-from fcnzoo.preprocess import fit_size
+from fcnzoo.images.preprocess import fit_size
 
 if TYPE_CHECKING:
     from fcnzoo.config import Preprocess

@@ -11,7 +11,7 @@ from fcnzoo.data.cityscapes import Cityscapes
 from fcnzoo.data.dataset import PairTransform, SegmentationDataset
 from fcnzoo.data.folder import SegmentationFolder
 from fcnzoo.data.voc import VOCSegmentation
-from fcnzoo.records import near
+from fcnzoo.files.records import near
 
 if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet

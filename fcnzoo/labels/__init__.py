@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcnzoo.errors import LabelError, UnknownModelError
-from fcnzoo.records import Record, near
+from fcnzoo.files.records import Record, near
 
 __all__ = ["LabelSet", "generic_label_set", "get_label_set", "list_label_sets", "voc_colormap"]
 

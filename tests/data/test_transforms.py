@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fcnzoo.config import Preprocess
 from fcnzoo.data import Normalize, PhotometricJitter, RandomPad, RandomScaleCrop, ToTensors, make_transform
-from fcnzoo.preprocess import to_tensor
+from fcnzoo.images.preprocess import to_tensor
 
 PALETTE = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [200, 200, 20], [20, 20, 20]], dtype=torch.uint8)
 PLAIN = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from train.conftest import data_folder  # noqa: F401 - a fixture
+from training.conftest import data_folder  # noqa: F401 - a fixture
 
 import fcnzoo
 
@@ -35,4 +35,4 @@ def mean_iou(model: fcnzoo.FCN, data: Path) -> float:
     """Mean IoU of a network on the validation split of a folder."""
     assert model.label_set is not None
     validation = fcnzoo.data.SegmentationFolder(data / "val", model.label_set)
-    return fcnzoo.evaluate.evaluate(model, validation, progress=False).metrics.mean_iou
+    return fcnzoo.evaluate(model, validation, progress=False).metrics.mean_iou

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from examples.conftest import FOLDER
-from hub.conftest import Client, client, hub  # noqa: F401 - fixtures
-from hub.server import OWNER, READER, Hub
+from weights.hub.conftest import Client, client, hub  # noqa: F401 - fixtures
+from weights.hub.server import OWNER, READER, Hub
 
 SCRIPT = f"""
 import os, runpy

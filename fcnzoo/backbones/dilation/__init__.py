@@ -1,0 +1,1 @@
+"""Strides taken out of a network, later convolutions dilated, by a rule."""

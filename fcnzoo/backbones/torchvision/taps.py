@@ -1,0 +1,122 @@
+"""Where a torchvision network's stages end.
+
+torchvision says that nowhere, so it is read off the graph: a *cut* is a node that all data passes through
+(inside a residual block there is none), a cut that ends a block of the network is a candidate, and the last
+candidate at each reduction is the tap.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from fcnzoo.backbones.base import FeatureInfo
+from fcnzoo.backbones.torchvision.maxvit import AnySizePartitionAttention
+from fcnzoo.backbones.torchvision.weights import HEADS
+from fcnzoo.errors import BackboneError
+
+_LEAVES = [
+    member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(member, nn.Module)
+]
+TRACING: dict[str, Any] = {
+    "autowrap_modules": (math, torchvision.ops),
+    "leaf_modules": [*_LEAVES, AnySizePartitionAttention],
+}
+"""How graphs are traced: as `create_feature_extractor` does by default, said outright so that names agree."""
+
+PROBE = (256, 320)
+"""(H, W) of the image that is run on the meta device; sides differ so that NCHW and NHWC can be told apart."""
+
+
+class _ShapeProbe(fx.Interpreter):
+    """Runs a traced network and keeps the shape of every 4-D result."""
+
+    def shapes(self, image: Tensor) -> dict[fx.Node, tuple[int, ...]]:
+        self._found: dict[fx.Node, tuple[int, ...]] = {}
+        self.run(image)
+        return self._found
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and result.ndim == 4:
+            self._found[n] = tuple(result.shape)
+        return result
+
+
+def find_taps(classifier: nn.Module, name: str, *, dilated: bool = False) -> list[tuple[FeatureInfo, bool]]:
+    """Find where a classifier's stages end.
+
+    Args:
+        classifier: On the meta device, in eval mode, for images of 3 channels.
+        name: What to call it in errors.
+        dilated: Whether stages share a reduction: each is then a feature of its own.
+
+    Returns:
+        One (feature, whether its tensor is NHWC) per reduction from 2 up, finest first.
+
+    Raises:
+        BackboneError: The network gives no feature maps at the probe's size.
+    """
+    tracer = NodePathTracer(**TRACING)
+    graph = fx.GraphModule(classifier, tracer.trace(classifier))
+    try:
+        shapes = _ShapeProbe(graph).shapes(torch.empty(1, 3, *PROBE, device="meta"))
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(f"{name} does not run at {PROBE[0]}×{PROBE[1]}: {reason}") from error
+    stages: dict[tuple[int, int], tuple[FeatureInfo, bool]] = {}
+    for node in _ends_of_blocks(graph, tracer.node_to_qualname):
+        inside = not tracer.node_to_qualname[node].startswith(HEADS)
+        found = _reduction(shapes[node]) if node in shapes and inside else None
+        if found and found[0] >= 2:
+            reduction, nhwc = found
+            channels = shapes[node][-1 if nhwc else 1]
+            info = FeatureInfo(reduction, channels, tracer.node_to_qualname[node])
+            stages[reduction, _stage(info.tap) if dilated else 0] = (info, nhwc)
+    if not stages:
+        raise BackboneError(f"{name} gives no feature maps that all its data passes through")
+    return list(stages.values())
+
+
+def _stage(tap: str) -> int:
+    """Number of a ResNet's stage: under dilation, stages share a reduction."""
+    name = tap.split(".")[0]
+    return int(name[5:]) if name.startswith("layer") and name[5:].isdigit() else 0
+
+
+def _ends_of_blocks(graph: fx.GraphModule, names: dict[fx.Node, str]) -> list[fx.Node]:
+    """Return the last cut of every block, in order; a block is named by the first two parts of its path."""
+    order = {node: i for i, node in enumerate(graph.graph.nodes)}
+    reach = 0
+    data: set[fx.Node] = set()
+    last: dict[str, fx.Node] = {}
+    for node, index in order.items():
+        if node.op == "placeholder" or any(source in data for source in node.all_input_nodes):
+            data.add(node)
+            if reach <= index and node.op not in ("placeholder", "output"):
+                last[".".join(names[node].split(".")[:2])] = node
+            reach = max(reach, *(order[user] for user in node.users)) if node.users else reach
+    return list(last.values())
+
+
+def _reduction(shape: tuple[int, ...]) -> tuple[int, bool] | None:
+    """Return the reduction of a map of the probe image and whether it is NHWC; `None` if it is no map.
+
+    Stems without padding leave maps smaller than size / 2ⁿ, never larger: the nearest power of two counts where
+    both axes agree on it within 40 % (6 × 8 cells of 256 × 320 pixels are a map of reduction 32).
+    """
+    for nhwc in (False, True):
+        height, width = shape[1:3] if nhwc else shape[2:4]
+        if min(height, width) < 2:
+            continue  # The mean of the image, not a map of it.
+        exact = math.sqrt(PROBE[0] * PROBE[1] / (height * width))
+        power = 2 ** round(math.log2(exact))
+        if all(-0.05 < math.log(s / (cells * power)) < 0.34 for s, cells in ((PROBE[0], height), (PROBE[1], width))):
+            return power, nhwc
+    return None

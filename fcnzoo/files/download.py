@@ -1,0 +1,117 @@
+"""Fetching files over http(s) and from Google Drive, whole and checked or not at all."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from fcnzoo.errors import WeightsError
+from fcnzoo.files.atomic import atomic
+from fcnzoo.files.digests import Digest, hash_file
+from fcnzoo.version import __version__
+
+PAUSES = (0.5, 2.0)
+"""Seconds to wait before the second and the third try."""
+TIMEOUT = 30.0
+"""Seconds without a byte after which a server counts as dead."""
+
+logger = logging.getLogger(__name__)
+
+
+def download(url: str, path: Path, digest: Digest | None = None) -> Path:
+    """Fetch a file; a broken connection, a busy server and a wrong digest are tried again.
+
+    Args:
+        url: http or https.
+        path: Where to put it.
+        digest: What it must hash to; `None`: nobody said.
+
+    Returns:
+        `path`.
+
+    Raises:
+        WeightsError: It cannot be had, or is not what it should be; nothing is left at `path`.
+    """
+    reason = ""
+    for pause in (*PAUSES, None):
+        try:
+            _fetch(url, path)
+        except urllib.error.HTTPError as error:
+            error.close()
+            reason = f"the server answered {error.code}"
+            if error.code < 500 and error.code != 429:
+                break
+        except (ValueError, http.client.InvalidURL) as error:
+            reason = f"not an address ({error})"
+            break
+        except (OSError, http.client.HTTPException) as error:
+            reason = f"{getattr(error, 'reason', error)}"
+        else:
+            found = None if digest is None else hash_file(path, digest.kind)
+            if digest is None or (found or "").startswith(digest.value):
+                return path
+            path.unlink(missing_ok=True)
+            reason = f"its {digest.kind} is {found}, it should be {digest.value}: the file is damaged or another one"
+        if pause is not None:
+            logger.info("%s: %s; trying again in %s s", url, reason, pause)
+            time.sleep(pause)
+    raise WeightsError(f"{url}: {reason}")
+
+
+def _fetch(url: str, path: Path) -> None:
+    from huggingface_hub.utils import tqdm
+
+    request = urllib.request.Request(url, headers={"User-Agent": f"fcnzoo/{__version__}"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, atomic(path) as file:  # noqa: S310
+        length = answer.headers.get("Content-Length", "")
+        size = int(length) if length.isdecimal() else None
+        # `None`: no bar where nobody looks, as in a log file.
+        with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            while block := answer.read(2**20):
+                file.write(block)
+                bar.update(len(block))
+        if size is not None and file.tell() != size:
+            raise ConnectionError(f"the connection broke after {file.tell():,} of {size:,} bytes")
+
+
+def download_from_drive(file_id: str, path: Path, digest: Digest | None = None) -> Path:
+    """Fetch a file from Google Drive, which asks questions about large files that only `gdown` can answer.
+
+    Args:
+        file_id: As in the address of the file.
+        path: Where to put it.
+        digest: What it must hash to.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImportError: `gdown` is not installed.
+        WeightsError: Drive does not give it, or it is not what it should be; nothing is left at `path`.
+    """
+    address = f"https://drive.google.com/uc?id={file_id}"
+    try:
+        import gdown  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(
+            f"{address} is on Google Drive, which needs the package gdown: `pip install gdown`, "
+            "or fetch it in a browser and give it to `fcnzoo convert`"
+        ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        if gdown.download(id=file_id, output=str(temporary), quiet=True) is None or not temporary.is_file():
+            raise WeightsError(f"{address}: Google Drive did not give it (too many downloads today?); try again later")
+        found = None if digest is None else hash_file(temporary, digest.kind)
+        if digest is not None and not (found or "").startswith(digest.value):
+            raise WeightsError(f"{address}: its {digest.kind} is {found}, it should be {digest.value}")
+        temporary.replace(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{address}: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

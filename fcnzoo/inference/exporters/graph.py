@@ -1,0 +1,182 @@
+"""One graph from a picture of bytes to labels, written so that its sizes can stay open.
+
+What `Predictor` does with Pillow, NumPy and branches is said here in operations on tensors whose sizes are symbols:
+rows are picked by indices instead of slices, padding is picking beyond the edge and multiplying by zero, and resizing
+is a product with a small matrix. Nothing here asks which of two sizes is larger, so one graph serves all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcnzoo.config import Grid, Preprocess
+from fcnzoo.inference.exporters.filters import nearest_pixel, resize, resize_bytes
+from fcnzoo.inference.exporters.open_sizes import open_sizes, pick
+from fcnzoo.inference.exporters.open_windows import open_windows
+from fcnzoo.model.fcn import FCN
+from fcnzoo.ops import label_dtype
+from fcnzoo.ops.axis import axis_taps
+
+Output = Literal["labels", "logits", "scores"]
+"""What an exported graph can give; see [`fcnzoo.export`][fcnzoo.inference.exporters.export.export]."""
+
+OUTPUTS: tuple[Output, ...] = ("labels", "logits", "scores")
+
+
+def traceable(model: FCN, dtype: torch.dtype) -> FCN:
+    """Return a copy in evaluation mode, on the CPU, without aux head; where nothing is converted it shares weights."""
+    weights = [*model.parameters(), *model.buffers()]
+    shared = all(one.device.type == "cpu" and (one.dtype == dtype or not one.is_floating_point()) for one in weights)
+    backbone, head = copy.deepcopy((model.backbone, model.head), {id(one): one for one in weights} if shared else {})
+    network = FCN(model.config.replace(aux_head=None), backbone, head).eval()
+    if not shared:
+        network.to("cpu", dtype)
+    open_sizes(network.backbone)
+    for part in network.backbone.modules():
+        open_windows(part)
+    return network
+
+
+class PictureGraph(nn.Module):
+    """A network, with what comes before and after it: image (B, H, W, C), uint8, in; a tuple of `outputs` out.
+
+    Args:
+        model: As `traceable` returns it.
+        outputs: What to return, in this order.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: FCN, outputs: Sequence[Output]) -> None:
+        super().__init__()
+        self.backbone, self.head = model.backbone, model.head
+        self.outputs = tuple(outputs)
+        self.preprocess: Preprocess = model.preprocess
+        self.grid: Grid = model.grid
+        self.padding: Grid = model.padding
+        self.labels = label_dtype(model.num_classes)
+        self.dtype = model.dtype
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.preprocess, name), dtype=torch.float32)
+            self.register_buffer(name, values.view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return labels (B, H, W), logits (B, K, H, W), low-resolution scores (B, K, h, w), as asked for."""
+        size = (image.shape[1], image.shape[2])
+        tensor = self._tensor(image)
+        seen = (tensor.shape[2], tensor.shape[3])
+        scores = self.head(self.backbone(self._fit(tensor).to(self.dtype))).float()
+        found = {"scores": scores}
+        if self.outputs != ("scores",):
+            found["logits"] = self._logits(scores, seen, size)
+        if "labels" in self.outputs:
+            found["labels"] = found["logits"].argmax(1).to(self.labels)
+        return tuple(found[name] for name in self.outputs)
+
+    def _tensor(self, image: Tensor) -> Tensor:
+        """Do what `preprocess.to_tensor` does, to the bit."""
+        pixels = image.permute(0, 3, 1, 2)
+        if self.preprocess.channel_order == "bgr":
+            pixels = pixels.flip(1)
+        if self.preprocess.resize is not None:
+            height, width = pixels.shape[2], pixels.shape[3]
+            short: Any = torch.sym_min(height, width)
+            size = tuple(self.preprocess.resize * side // short for side in (height, width))
+            pixels = resize_bytes(pixels, size, self.preprocess.interpolation)
+        tensor = pixels.float()
+        if self.preprocess.value_range == 1:
+            tensor = tensor / 255
+        return (tensor - self.mean) / self.std
+
+    def _fit(self, tensor: Tensor) -> Tensor:
+        """Do what `FCN` does with an image: pad it, or resize it to the one size that the backbone takes."""
+        if self.backbone.fixed_size is not None:
+            return resize(tensor, self.backbone.fixed_size, "bilinear")
+        if self.padding.multiple == self.padding.min_size == 1:
+            return tensor
+        for axis in (2, 3):
+            tensor = pick(tensor, axis, 0, self._padded(tensor.shape[axis]))
+        return tensor
+
+    def _padded(self, length: Any) -> Any:
+        least = torch.sym_max(length, self.padding.min_size) if self.padding.min_size > 1 else length
+        return (least + (self.padding.multiple - 1)) // self.padding.multiple * self.padding.multiple
+
+    def _logits(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Sample scores at every pixel of the picture."""
+        if self.preprocess.resize is not None and self.grid.stride is None:
+            return self._sample_resized(scores, seen, size)
+        logits = self._sample(scores, seen)
+        if self.preprocess.resize is None:
+            return logits
+        for axis, (want, have) in enumerate(zip(size, seen, strict=True), start=2):
+            logits = logits.index_select(axis, nearest_pixel(have, want))
+        return logits
+
+    def _sample_resized(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Sample scores of a resized picture as `Predictor` does.
+
+        Where the scores span the resized picture, they are sampled at the picture's own pixels; where it was padded
+        too, the nearest pixel of the resized picture is taken. Both are bilinear sampling, at different places.
+        """
+        if self.grid.multiple == self.grid.min_size == 1:
+            return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.grid.align_corners)
+        padded = (self._padded(seen[0]), self._padded(seen[1]))
+        fits = torch.cat([_number(a) == _number(b) for a, b in zip(seen, padded, strict=True)]).all()
+        matrices = []
+        for cells, length, between, whole in zip(scores.shape[2:], size, seen, padded, strict=True):
+            pixel = torch.arange(length, dtype=torch.float64)
+            place = torch.where(
+                fits,
+                _source(pixel, cells, length, align_corners=self.grid.align_corners),
+                _source(nearest_pixel(between, length), cells, whole, align_corners=self.grid.align_corners),
+            )
+            # Bilinear sampling: what is a cell away or more has no share.
+            away = (place.clamp(min=0).minimum(_number(cells - 1))[:, None] - torch.arange(cells)).abs()
+            matrices.append((1 - away).clamp(min=0).to(scores))
+        return matrices[0] @ scores @ matrices[1].T
+
+    def _sample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """Do what `ops.upsample` does."""
+        if self.grid.stride is None:
+            padded = size if self.backbone.fixed_size is not None else (self._padded(size[0]), self._padded(size[1]))
+            logits = F.interpolate(scores, size=padded, mode="bilinear", align_corners=self.grid.align_corners)
+            if self.padding.multiple == self.padding.min_size == 1 or self.backbone.fixed_size is not None:
+                return logits
+            return pick(pick(logits, 2, 0, size[0], inside=True), 3, 0, size[1], inside=True)
+        if self.grid.stride == 1 and self.grid.offset.is_integer():
+            for axis, length in enumerate(size, start=2):
+                scores = pick(scores, axis, int(self.grid.offset), length)
+            return scores
+        # As two matrix products: one tensor of the image's size is made, where picking and weighting makes four.
+        down, across = (
+            _sampling_matrix(self.grid, length, cells, scores)
+            for length, cells in zip(size, scores.shape[2:], strict=True)
+        )
+        return down @ scores @ across.T
+
+
+def _number(value: Any) -> Tensor:
+    """Return an open size as a tensor (1), float64."""
+    return torch.full((1,), value, dtype=torch.float64)
+
+
+def _source(pixel: Tensor, cells: Any, length: Any, *, align_corners: bool) -> Tensor:
+    """Return where pixels lie on scores that fit an image of `length`; see `Grid`."""
+    if align_corners:
+        return pixel * (_number(cells - 1) / (_number(length) - 1).clamp(min=1))
+    return (pixel + 0.5) * (_number(cells) / _number(length)) - 0.5
+
+
+def _sampling_matrix(grid: Grid, length: int, cells: int, like: Tensor) -> Tensor:
+    """Return the (length, cells) matrix of bilinear sampling."""
+    low, high, weights = axis_taps(grid, length, cells, like.device)
+    cell = torch.arange(cells)
+    return ((cell == low[:, None]) * weights[0, :, None] + (cell == high[:, None]) * weights[1, :, None]).to(like)

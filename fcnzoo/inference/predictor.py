@@ -1,0 +1,202 @@
+"""Images in, label maps out: the model's tensors stay inside."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fcnzoo.images.load import ImageSource, load_image, to_array
+from fcnzoo.images.preprocess import image_channels, to_tensor
+from fcnzoo.images.segmentation import Segmentation
+from fcnzoo.inference.optimize import OptimizedFCN, optimize
+from fcnzoo.inference.tiles import check_tiling, tiled_labels
+from fcnzoo.labels import LabelSet, generic_label_set
+from fcnzoo.model.fcn import FCN, evaluating
+from fcnzoo.ops import upsample_argmax
+from fcnzoo.weights.factory import move, resolve_model
+
+
+class Predictor:
+    """A network that takes images and gives [`Segmentation`][fcnzoo.Segmentation]s.
+
+    The network runs in evaluation mode and without gradients; each module's own training flag is put
+    back afterwards, so a model in training can be looked through at any time.
+
+    Example:
+        ```python
+        predictor = fcnzoo.Predictor()                       # the shipped model
+        predictor("street.jpg").save("street.png", kind="overlay")
+        ```
+    """
+
+    model: FCN
+    """The network; its `preprocess` says how images become its tensors."""
+    label_set: LabelSet
+    """Names and colours of its classes: its own, or `class 0`, `class 1`, … if nobody said what they are."""
+
+    def __init__(
+        self,
+        model: FCN | str | Path | None = None,
+        *,
+        device: torch.device | str | None = None,
+        fast: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+    ) -> None:
+        """Take, create or load a network.
+
+        Args:
+            model: A model, used as it is, not copied; the name of a zoo model, created with its
+                pretrained weights; a folder that `fcnzoo.save` wrote, as a `Path` or as a text that
+                has a separator in it or is an existing folder with a `config.json`; `None`: the model that
+                is shipped with the library.
+            device: Where it runs (a model that was given is moved there); `None`: where it is.
+            fast: Use a copy made by [`optimize`][fcnzoo.optimize]: BatchNorm folded, the fastest memory
+                order and precision. With bfloat16 some labels change at borders between classes.
+            tile: Images with a side above so many pixels are segmented in tiles of that side, blended where they
+                overlap: memory is bounded by the tile and the label map. `None`: each image as a whole.
+            overlap: Pixels that neighbouring tiles share; `None`: a quarter of a tile.
+
+        Raises:
+            UnknownModelError: There is no model of that name.
+            WeightsError: Its weights cannot be had.
+            ValueError: The device does not exist here; `tile` or `overlap` is impossible, or the network resizes
+                its images, so that tiles have no meaning.
+            TypeError: `model` is of another type.
+        """
+        self.model = resolve_model(model)
+        if device is not None:
+            move(self.model, device)
+        if overlap is not None and tile is None:
+            raise ValueError(f"overlap={overlap} goes with tile=…")
+        self._tiling = None if tile is None else check_tiling(self.model, tile, overlap)
+        if fast and not isinstance(self.model, OptimizedFCN):
+            self.model = optimize(self.model)
+        self.label_set = self.model.label_set or generic_label_set(self.model.num_classes)
+
+    def __repr__(self) -> str:
+        return f"Predictor({type(self.model).__name__}, {self.model.num_classes} classes of {self.label_set.name!r})"
+
+    @overload
+    def __call__(self, image: ImageSource) -> Segmentation: ...
+    @overload
+    def __call__(self, image: Sequence[ImageSource]) -> list[Segmentation]: ...
+    def __call__(self, image: ImageSource | Sequence[ImageSource]) -> Segmentation | list[Segmentation]:
+        """Segment one image, or each of a list.
+
+        If the network's preprocessing resizes, it sees the resized image and the label map is sampled
+        from its scores at the image's own size. (Networks with a geometry of their own, such as the
+        paper's, or that pad the resized image: labels at the resized size, brought back by nearest neighbour.)
+
+        Args:
+            image: Whatever [`load_image`][fcnzoo.images.load.load_image] takes, or a list of it. A network of
+                other than 1 or 3 channels takes uint8 arrays (H, W, C) or tensors (C, H, W) with that
+                many; the first three, or the only one, stand for the picture in `Segmentation.image`.
+
+        Raises:
+            OSError, ValueError, TypeError: As `load_image`; or the number of channels does not fit.
+        """
+        if isinstance(image, list | tuple):
+            return list(self.map(image))
+        return self._segment(*self._read(image))  # pyright: ignore[reportArgumentType]  # other Sequences are refused
+
+    def map(self, images: Iterable[ImageSource]) -> Iterator[Segmentation]:
+        """Segment one image after the other, the next one being read and decoded meanwhile.
+
+        Args:
+            images: As for a call; a generator is read two images ahead.
+
+        Yields:
+            One segmentation per image, in order.
+
+        Raises:
+            OSError, ValueError, TypeError: As for a call, when the image's turn comes.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="fcnzoo-images") as reader:
+            waiting: deque[Future[tuple[Image.Image | np.ndarray, Image.Image]]] = deque()
+            for image in images:
+                waiting.append(reader.submit(self._read, image))
+                if len(waiting) > 1:
+                    yield self._segment(*waiting.popleft().result())
+            while waiting:
+                yield self._segment(*waiting.popleft().result())
+
+    def _read(self, source: ImageSource) -> tuple[Image.Image | np.ndarray, Image.Image]:
+        """Return what the network is to see, and the picture that stands for it."""
+        channels = len(self.model.preprocess.mean)
+        if channels in (1, 3):
+            given = picture = load_image(source)
+        elif isinstance(source, np.ndarray | torch.Tensor):
+            given = to_array(source)
+            picture = load_image(given[:, :, :3] if channels > 2 else given[:, :, :1])
+        else:
+            raise ValueError(
+                f"the network takes {channels} channels; give a uint8 array (H, W, {channels}) "
+                f"or tensor ({channels}, H, W), got {type(source).__name__}"
+            )
+        return given, picture
+
+    def _segment(self, given: Image.Image | np.ndarray, picture: Image.Image) -> Segmentation:
+        size = (picture.height, picture.width)
+        if self._tiling is not None and max(size) > self._tiling[0]:
+            labels = self._tiled(given, size, self._tiling)
+        else:
+            labels = self._labels(self._tensor(given), size)
+        return Segmentation(labels, self.label_set, picture)
+
+    def _tensor(self, given: Image.Image | np.ndarray) -> torch.Tensor:
+        device = next(self.model.parameters()).device
+        return to_tensor(given, self.model.preprocess, device=device, dtype=self.model.dtype)
+
+    def _tiled(self, given: Image.Image | np.ndarray, size: tuple[int, int], tiling: tuple[int, int]) -> np.ndarray:
+        pixels = image_channels(given, len(self.model.preprocess.mean))
+        with torch.inference_mode(), evaluating(self.model):
+            return tiled_labels(self.model, size, lambda rows, columns: self._tensor(pixels[rows, columns]), *tiling)
+
+    def _labels(self, tensor: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Return the labels (H, W) at `size` of a tensor (1, C, h, w) that may have been resized."""
+        seen = (tensor.shape[2], tensor.shape[3])
+        with torch.inference_mode(), evaluating(self.model):
+            scores = self.model.scores(tensor, aux=False)
+            grid, sampled = scores.grid, seen
+            if seen != size and grid.fits(seen):
+                grid, sampled = grid.replace(multiple=1, min_size=1), size  # the scores span the image, at any size
+            labels = upsample_argmax(scores.main, grid, sampled)[0].cpu().numpy()
+        if sampled == size:
+            return labels
+        rows, columns = (
+            ((np.arange(want) + 0.5) * (have / want)).astype(np.intp) for want, have in zip(size, seen, strict=True)
+        )
+        return labels[rows[:, None], columns]
+
+
+def agreement(plain: FCN, fast: FCN, images: Iterable[ImageSource]) -> float:
+    """Return the share of pixels to which two networks give the same label: what a faster form of one costs.
+
+    Args:
+        plain: The network.
+        fast: What [`optimize`][fcnzoo.optimize] made of it, or any other of the same classes.
+        images: Pictures to compare the labels on.
+
+    Returns:
+        0…1.
+
+    Raises:
+        ValueError: There are no images.
+    """
+    ours, theirs = Predictor(plain), Predictor(fast)
+    equal = total = 0
+    for image in images:
+        labels = ours(image).labels
+        equal += int((labels == theirs(image).labels).sum())
+        total += labels.size
+    if total == 0:
+        raise ValueError("images is empty; give at least one picture to compare the labels on")
+    return equal / total

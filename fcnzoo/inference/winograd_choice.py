@@ -1,0 +1,121 @@
+"""Which convolutions of a network run faster by Winograd's algorithm: measured, one by one, where it will run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcnzoo.inference.winograd import WinogradConv2d, takes_winograd
+
+CHANNELS = 64
+"""Fewest input and output channels worth a measurement: the transforms cost as much as 36 channels of products."""
+
+LARGEST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.03}
+"""Largest error that a convolution may have with products of a precision: root mean square, relative to the
+outputs. Ordinary weights make 1e-6 and 0.012; much more means weights that the transform cannot hold."""
+
+LEAST_GAIN = {torch.float32: 1.05, torch.bfloat16: 1.25}
+"""How many times as fast a convolution must become. With bfloat16 products errors are five times those of bfloat16
+itself, which is not worth a small gain."""
+
+Faster = Callable[[nn.Conv2d, WinogradConv2d, Tensor], bool]
+"""Whether, of a convolution and its Winograd form, the second computes an input faster."""
+
+
+def use_winograd(
+    network: nn.Module,
+    exact: nn.Module,
+    run: Callable[[], object],
+    products: torch.dtype,
+    faster: Faster | None = None,
+) -> int:
+    """Compute a network's convolutions by Winograd's algorithm where that is faster, in place.
+
+    Args:
+        network: In evaluation mode, in the precision and memory order it will have, on a CPU.
+        exact: The same network in float32, from which weights are transformed. It is not changed.
+        run: Runs `network` once on an image of the usual size, so that inputs' shapes are seen.
+        products: Precision of Winograd's matrix products, float32 or bfloat16.
+        faster: Decides; by default it measures. Asked once for convolutions that differ by their weights only.
+
+    Returns:
+        How many convolutions were replaced.
+    """
+    decide = is_faster if faster is None else faster
+    originals = dict(exact.named_modules())
+    decisions: dict[Any, bool] = {}
+    replaced = 0
+    for name, shape in _input_shapes(network, run).items():
+        conv, original = network.get_submodule(name), originals[name]
+        if not isinstance(conv, nn.Conv2d) or not isinstance(original, nn.Conv2d):
+            raise TypeError(f"{name} must be a convolution in both networks, got {type(conv)} and {type(original)}")
+        key = (shape, conv.out_channels, conv.padding, conv.dilation, conv.bias is None)
+        if not decisions.get(key, True):
+            continue
+        form = WinogradConv2d(original, products)
+        if key not in decisions:
+            image = torch.randn(shape).to(conv.weight.dtype, memory_format=torch.channels_last)
+            decisions[key] = decide(conv, form, image)
+        if decisions[key] and _error(original, form) <= LARGEST_ERROR[products]:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, form)
+            replaced += 1
+    return replaced
+
+
+def is_faster(conv: nn.Conv2d, form: WinogradConv2d, image: Tensor) -> bool:
+    """Measure both, taking turns, after one turn to warm up.
+
+    The least of three counts, since other work on the machine only adds time; a clear first turn is enough.
+    """
+    seconds: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode():
+        for turn in range(4):  # the first warms up
+            for module, taken in zip((conv, form), seconds, strict=True):
+                start = time.perf_counter()
+                module(image)
+                if turn:
+                    taken.append(time.perf_counter() - start)
+            if turn and max(seconds[0] + seconds[1]) > 1.6 * min(seconds[0] + seconds[1]):
+                break
+    return min(seconds[1]) * LEAST_GAIN[form.weight.dtype] < min(seconds[0])
+
+
+def _input_shapes(network: nn.Module, run: Callable[[], object]) -> dict[str, torch.Size]:
+    """Run the network; return the names of the convolutions that Winograd can compute, and their inputs' shapes."""
+    shapes: dict[str, torch.Size] = {}
+    hooks = []
+    for name, module in network.named_modules():
+        if takes_winograd(module) and isinstance(module, nn.Conv2d) and _is_wide(module):
+
+            def before(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                shapes[name] = inputs[0].shape
+
+            hooks.append(module.register_forward_pre_hook(before))
+    try:
+        with torch.inference_mode():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _is_wide(conv: nn.Conv2d) -> bool:
+    return min(conv.in_channels, conv.out_channels) >= CHANNELS
+
+
+def _error(conv: nn.Conv2d, form: WinogradConv2d) -> float:
+    """Return the error of a Winograd form on half-zero noise, as it follows a ReLU, relative to the outputs."""
+    generator = torch.Generator().manual_seed(0)
+    side = 4 + 2 * max(conv.dilation)  # at least a tile without any padding
+    image = torch.randn(1, conv.in_channels, side, side, generator=generator).relu()
+    with torch.inference_mode():
+        want, found = conv(image), form(image)
+        # A large bias would hide an error.
+        scale = want if conv.bias is None else want - conv.bias.view(1, -1, 1, 1)
+        return float((found - want).norm() / scale.norm())

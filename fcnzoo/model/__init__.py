@@ -1,0 +1,1 @@
+"""A network: heads on a backbone; image in, scores, logits, labels or the loss out."""

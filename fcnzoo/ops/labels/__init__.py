@@ -1,0 +1,1 @@
+"""Labels and counts from low-resolution scores."""

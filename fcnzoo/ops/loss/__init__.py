@@ -1,0 +1,1 @@
+"""The loss from low-resolution scores."""

@@ -1,0 +1,240 @@
+"""Checkpoints that are whole or not there, without pickle.
+
+A checkpoint is a folder `step-00001234` of safetensors (weights, averages, optimiser) and JSON
+(position, best result, random states). It is written beside its place, brought to the disk and
+renamed; whatever carries the final name is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fcnzoo.config import Preprocess
+from fcnzoo.errors import WeightsError
+from fcnzoo.files.atomic import atomic, default_mode
+
+if TYPE_CHECKING:
+    from fcnzoo.model.fcn import FCN
+
+FORMAT = 2
+"""Version of the checkpoints."""
+
+STATE_FILE = "state.json"
+
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` when the block ends without an error.
+
+    Between the two renames `folder` is missing and lies under another name; `recover_folder` finds it.
+    """
+    new, old = part_of_folder(folder), folder.with_name(f".{folder.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        for file in [path for path in new.rglob("*") if path.is_file()]:
+            _sync(file)
+        _sync(new)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(new, folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Put a folder back that a kill left between the two renames of `replaced_folder`."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        os.rename(old, folder)
+
+
+def part_of_folder(folder: Path) -> Path:
+    """Return where `replaced_folder` gathers the files of a folder to come."""
+    return folder.with_name(f".{folder.name}.part")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    for old in folder.glob(".step-*.old"):
+        recover_folder(folder / old.name[1:].removesuffix(".old"))
+    return sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=lambda path: int(path.name[5:])
+    )
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint after `step` optimiser steps lies."""
+    return folder / f"step-{step:08d}"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and what killed runs left half done."""
+    for path in checkpoints(folder)[:-keep]:
+        # Renamed first: a kill in the middle of the deletion must not leave half a checkpoint.
+        os.rename(path, path.with_name(f".{path.name}.trash"))
+    for path in [*folder.glob(".step-*.trash"), *folder.glob(".step-*.part")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors: contiguous copies on the CPU, whatever their memory order was."""
+    plain = {name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()) for name, value in tensors.items()}
+    save_file(plain, path)
+    os.chmod(path, default_mode())
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file in one piece."""
+    with atomic(path, "w") as file:
+        json.dump(data, file, indent=1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        WeightsError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"cannot read the checkpoint file {path}: {error}; delete its folder to resume from an older one"
+        ) from None
+
+
+def load_model(model: nn.Module, path: Path) -> None:
+    """Copy all tensors of a file into a model, in place: memory order and aliases stay.
+
+    Raises:
+        WeightsError: The file is damaged or of another model.
+    """
+    tensors = _read_tensors(path)
+    own = model.state_dict()
+    if own.keys() != tensors.keys():
+        odd = sorted(own.keys() ^ tensors.keys())
+        raise WeightsError(f"{path} is of another model: {len(odd)} tensors differ, such as {', '.join(odd[:4])}")
+    with torch.no_grad():
+        for name, value in own.items():
+            if value.shape != tensors[name].shape:
+                raise WeightsError(
+                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model {tuple(value.shape)}"
+                )
+            value.copy_(tensors[name])
+
+
+def write_state(path: Path, model: FCN, state: Mapping[str, Any]) -> None:
+    """Write where a run stands, and how its model preprocesses pictures.
+
+    The latter comes from where the first weights came from, which need not be there any more when the run goes on.
+    """
+    write_json(path / STATE_FILE, {"format": FORMAT, "preprocess": model.preprocess.to_dict(), **state})
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], Preprocess | None]:
+    """Return what `write_state` wrote; checkpoints of format 1 do not tell the preprocessing.
+
+    Raises:
+        ValueError: A newer fcnzoo wrote it.
+        WeightsError: It is missing or damaged.
+    """
+    state = read_json(path / STATE_FILE)
+    if state.pop("format") > FORMAT:
+        raise ValueError(f"{path} was written by a newer fcnzoo; upgrade with `pip install -U fcnzoo`")
+    preprocess = state.pop("preprocess", None)
+    return state, None if preprocess is None else Preprocess.from_dict(preprocess)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises a plain Exception of its own
+        raise WeightsError(
+            f"cannot read the checkpoint file {path}: {error}; delete its folder to resume from an older one"
+        ) from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Return an optimiser's state as `"<parameter>:<key>"` tensors."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}:{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)  # SGD without momentum keeps None
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+    """Put back what `optimizer_tensors` returned.
+
+    Raises:
+        WeightsError: The file is damaged or of another model.
+    """
+    parameters = dict(model.named_parameters())
+    for full, value in _read_tensors(path).items():
+        name, _, key = full.rpartition(":")
+        if name not in parameters:
+            raise WeightsError(f"{path}: the model has no parameter {name}")
+        parameter = parameters[name]
+        if key != "step":
+            # Where and in which memory order the optimiser itself would make it.
+            value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        optimizer.state[parameter][key] = value
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of torch's, Python's and NumPy's random generators, ready for JSON."""
+    import numpy as np
+
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # pyright: ignore[reportAssignmentType]
+    return {
+        "torch": bytes(torch.get_rng_state().tolist()).hex(),
+        "cuda": bytes(torch.cuda.get_rng_state(device).tolist()).hex() if device.type == "cuda" else None,
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+    }
+
+
+def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what `random_states` returned."""
+    import numpy as np
+
+    torch.set_rng_state(torch.tensor(list(bytes.fromhex(states["torch"])), dtype=torch.uint8))
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(torch.tensor(list(bytes.fromhex(states["cuda"])), dtype=torch.uint8), device)
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))

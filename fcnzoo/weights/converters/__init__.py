@@ -1,0 +1,1 @@
+"""Other people's checkpoints made fcnzoo's: one file per publisher."""

@@ -1,0 +1,250 @@
+"""From a name to a network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+
+from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, fit_channels
+from fcnzoo.config.spec import ModelSpec, Weights
+from fcnzoo.errors import BackboneError, WeightsError
+from fcnzoo.labels import LabelSet
+from fcnzoo.model.fcn import FCN, build
+from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE, read_config
+from fcnzoo.zoo import registry
+from fcnzoo.zoo.registry import HEADS, check_backbone, head_config, list_models, split_name
+
+if TYPE_CHECKING:
+    from fcnzoo.backbones.base import Pretrained
+
+
+def create(
+    name: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    labels: LabelSet | Iterable[str] | None = None,
+    in_channels: int | None = None,
+    backbone: str | None = None,
+    pretrained_backbone: Pretrained = False,
+    aux: bool | None = None,
+    output_stride: Literal[8, 16, 32] | None = None,
+    geometry: Literal["paper", "same"] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> FCN:
+    """Create a network by name.
+
+    Args:
+        name: `<head>_<backbone>[.<tag>]`: an entry of the zoo (`fcn8s_vgg16`), or any head on any timm or
+            torchvision backbone (`fcn8s_convnext_tiny`); or a bare head (`fcn8s`) with `backbone=`; or
+            `hf-hub:org/name[@revision]`, a network that `push_to_hub` wrote.
+        pretrained: Load trained segmentation weights: those of the tag, or the default ones.
+        num_classes: K. Other than the weights', only the score layers stay fresh.
+        labels: Names of the classes instead of their number. What trained weights say about classes of the same
+            name is kept ("road" stays road); the log says which, and only the other classes' scores are fresh.
+        in_channels: Channels of the image; by default as the entry says (3 for every built-in one).
+        backbone: For a bare head: `"timm/…"`, `"torchvision/…"`, `"paper/vgg16"`.
+        pretrained_backbone: `True`: the provider's ImageNet weights; a path: a local safetensors file with
+            the provider's keys. Not together with `pretrained`, which brings the backbone's.
+        aux: With or without the auxiliary head; by default as the entry says (dilated heads have one).
+        output_stride: Coarsest reduction of the backbone (8, 16 or 32), by dilation.
+        geometry: For the paper's VGG-16: `"paper"` or `"same"` (no padding by 100).
+        device: Where to build it; `"meta"` builds without memory or time.
+        dtype: Of the parameters.
+
+    Returns:
+        The network, in training mode, as PyTorch's own are (`.eval()` before use, or `.predict`).
+
+    Raises:
+        UnknownModelError: Nothing is called so; the text lists near names.
+        BackboneError: The backbone cannot serve the head.
+        WeightsError: Weights do not exist, cannot be had, or do not fit.
+        ValueError: An argument is impossible, or two contradict each other.
+    """
+    if pretrained and pretrained_backbone is not False:
+        raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
+    from fcnzoo.weights.load import load_as
+
+    base, folder = _look_up(name, backbone, pretrained)
+    config = _configure(_relabel(base, num_classes, labels), in_channels, aux, output_stride, geometry)
+    if pretrained_backbone is not False and config.backbone.source == "paper":
+        # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
+        config = config.replace(preprocess=None)
+    if folder is not None:
+        return load_as(folder, config, device=device, dtype=dtype).train()
+    with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
+        model = build(config, pretrained_backbone=pretrained_backbone)
+    return model.to(device=device, dtype=dtype)
+
+
+def pretrained_weights(name: str) -> tuple[ModelSpec, Weights]:
+    """Return what `create(name, pretrained=True)` loads: those of the tag, or the default ones.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: There are no trained weights.
+    """
+    spec, tag = split_name(name)
+    return spec, _pick_weights(spec, tag)
+
+
+def pretrained_folder(name: str) -> tuple[Path, str | None]:
+    """Return the folder that `create(name, pretrained=True)` loads, and the digest the registry has for its weights.
+
+    Raises:
+        UnknownModelError: Nothing is called so.
+        WeightsError: The weights do not exist or cannot be had.
+    """
+    from fcnzoo.weights.sources import find
+
+    spec, weights = pretrained_weights(name)
+    return find(spec, weights), weights.sha256
+
+
+def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConfig, Path | None]:
+    """Return what network a name means, and the folder of its weights if they are wanted."""
+    if isinstance(name, str) and name.startswith("hf-hub:"):
+        if backbone is not None:
+            raise ValueError(f"backbone={backbone!r} goes with a bare head; {name!r} says its backbone itself")
+        from fcnzoo.weights.hub import pull
+
+        folder = pull(name, files=(CONFIG_FILE, WEIGHTS_FILE) if pretrained else (CONFIG_FILE,))
+        return read_config(folder), folder if pretrained else None
+    spec, tag = _resolve(name, backbone)
+    if pretrained:
+        from fcnzoo.weights.sources import find
+
+        folder = find(spec, _pick_weights(spec, tag))
+        return read_config(folder), folder
+    tagged = spec.find_weights(tag) if tag is not None else None
+    return (tagged.config if tagged is not None else None) or spec.config, None
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Make parameters in a dtype from the start where their initialisation allows it."""
+    if dtype not in (torch.float32, torch.float64):
+        yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
+    if backbone is None:
+        if name in HEADS:
+            raise ValueError(
+                f"{name!r} is a head; say which network it stands on: backbone='timm/…', or {name}_<backbone>"
+            )
+        return split_name(name)
+    if name not in HEADS:
+        raise ValueError(
+            f"backbone={backbone!r} goes with a bare head ({', '.join(HEADS)}); {name!r} says its backbone itself"
+        )
+    full = check_backbone(backbone)
+    if name == "fcn" and full.startswith("paper/"):
+        raise BackboneError(f"{full} cannot be dilated, which the head {name!r} needs; use fcn32s, fcn16s or fcn8s")
+    plain = full.partition("/")[2].replace(".", "_")
+    return ModelSpec(name=f"{name}_{plain}", config=head_config(name, full)), None
+
+
+def _relabel(config: FCNConfig, num_classes: int | None, labels: LabelSet | Iterable[str] | None) -> FCNConfig:
+    """Give a config other classes; what belonged to the old ones (weights of the loss) goes."""
+    if labels is not None:
+        label_set = labels if isinstance(labels, LabelSet) else LabelSet.from_names(labels)
+        if num_classes not in (None, len(label_set)):
+            raise ValueError(f"num_classes={num_classes}, but labels has {len(label_set)} names; leave one of them out")
+        loss = config.loss.replace(class_weights=None, ignore_index=label_set.ignore_index)
+        return config.replace(num_classes=len(label_set), label_set=label_set, loss=loss)
+    if num_classes is None or num_classes == config.num_classes:
+        return config
+    loss = config.loss.replace(class_weights=None)
+    if isinstance(num_classes, int) and num_classes > loss.ignore_index >= 0:
+        loss = loss.replace(ignore_index=-1)  # 255 is a class of its own here
+    return config.replace(num_classes=num_classes, label_set=None, loss=loss)
+
+
+def _configure(
+    config: FCNConfig,
+    in_channels: int | None,
+    aux: bool | None,
+    output_stride: Literal[8, 16, 32] | None,
+    geometry: Literal["paper", "same"] | None,
+) -> FCNConfig:
+    """Put the caller's other wishes into a config."""
+    changes: dict[str, Any] = {}
+    backbone: dict[str, Any] = {}
+    if in_channels is not None and in_channels != config.backbone.in_channels:
+        backbone["in_channels"] = in_channels
+        if config.preprocess is not None and isinstance(in_channels, int) and in_channels > 0:
+            mean, std = (fit_channels(v, in_channels) for v in (config.preprocess.mean, config.preprocess.std))
+            changes["preprocess"] = config.preprocess.replace(mean=mean, std=std)
+    if output_stride is not None:
+        backbone["output_stride"] = output_stride
+    if geometry is not None:
+        backbone["geometry"] = geometry
+    if backbone:
+        changes["backbone"] = BackboneConfig.from_dict(config.backbone.to_dict() | backbone)
+    if aux is not None:
+        changes["aux_head"] = (config.aux_head or DilatedHeadConfig()) if aux else None
+    return config.replace(**changes)
+
+
+def _pick_weights(spec: ModelSpec, tag: str | None) -> Weights:
+    weights = spec.find_weights(tag)
+    if weights is None:
+        names = list_models(pretrained=True)
+        have = ", ".join(names[:10]) + (f", … ({len(names)} in all)" if len(names) > 10 else "") or "none yet"
+        raise WeightsError(
+            f"{spec.name} has no trained segmentation weights (models that have: {have}). "
+            "pretrained_backbone=True loads ImageNet weights of its backbone alone"
+        )
+    return weights
+
+
+def move(model: torch.nn.Module, device: torch.device | str) -> None:
+    """Move a model to a device.
+
+    Raises:
+        ValueError: The device does not exist here, or is full; PyTorch's own errors for that have many types.
+    """
+    try:
+        model.to(torch.device(device))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
+
+
+def resolve_model(model: FCN | str | Path | None) -> FCN:
+    """Turn what a user calls a model into one."""
+    if isinstance(model, torch.nn.Module):
+        if not hasattr(model, "scores"):
+            raise TypeError(f"model must be an FCN, got {type(model).__name__}, which has no scores()")
+        return cast("FCN", model)  # or what torch.compile made of one
+    from fcnzoo.weights.load import load
+
+    if model is None:
+        if registry.DEFAULT_MODEL is None:
+            raise WeightsError("this build of fcnzoo ships no model; give a model, the name of one, or a folder")
+        return create(registry.DEFAULT_MODEL, pretrained=True)
+    if isinstance(model, Path) or (isinstance(model, str) and is_folder(model)):
+        return load(model)
+    if isinstance(model, str):
+        return create(model, pretrained=True)
+    raise TypeError(f"model must be an FCN, a name, a folder or None, got {type(model).__name__}")
+
+
+def is_folder(name: str) -> bool:
+    """Whether a text means a saved model and not a name of the zoo."""
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    return any(separator in name for separator in separators) or (Path(name) / CONFIG_FILE).is_file()

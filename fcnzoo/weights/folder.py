@@ -1,0 +1,187 @@
+"""What lies beside the weights in a model's folder: the record in `config.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from fcnzoo.config import FCNConfig
+from fcnzoo.config.spec import Metric
+from fcnzoo.errors import WeightsError
+from fcnzoo.files.atomic import open_current, settle
+from fcnzoo.files.strict_json import read_json
+from fcnzoo.version import __version__
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+
+MAX_CONFIG = 8 * 2**20
+"""Longest `config.json` read, in bytes."""
+
+
+@dataclass(frozen=True)
+class FolderRecord:
+    """What `config.json` says.
+
+    Attributes:
+        model: What the network is.
+        sha256: Digest of `model.safetensors`; `None` in folders that do not say.
+        metrics: What the network reaches.
+        datasets: What it was trained on.
+        provenance: What it was made from: JSON of any form.
+        license: Of the weights, as given.
+        library_version: Of the fcnzoo that wrote it.
+    """
+
+    model: FCNConfig
+    sha256: str | None = None
+    metrics: tuple[Metric, ...] = ()
+    datasets: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    library_version: str = __version__
+
+    def to_json(self) -> str:
+        """Return the text of `config.json`.
+
+        Raises:
+            TypeError: The provenance cannot be JSON.
+            ValueError: It holds NaN or an infinity, or itself.
+        """
+        data = {
+            "library": "fcnzoo",
+            "library_version": self.library_version,
+            "model": self.model.to_dict(),
+            "sha256": self.sha256,
+            "metrics": [metric.to_dict() for metric in self.metrics],
+            "datasets": list(self.datasets),
+            "provenance": dict(self.provenance),
+            "license": self.license,
+        }
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> FolderRecord:
+        """Read the text of `config.json`.
+
+        Raises:
+            ValueError: It is no JSON, or a field is unknown, missing or impossible.
+            TypeError: A field has the wrong type.
+        """
+        data = read_json(text)
+        if not isinstance(data, dict):
+            raise TypeError(f"it must hold a JSON object, got {type(data).__name__}")
+        if data.pop("library", "fcnzoo") != "fcnzoo" or "model" not in data:
+            raise ValueError("lacks the field 'model': it is not one that fcnzoo wrote")
+        # The model first: a config of a future version says so before anything else is found odd.
+        model = FCNConfig.from_dict(data.pop("model"), where="model")
+        known = {name: data.pop(name) for name in _TYPES if name in data}
+        if data:
+            names = ", ".join(repr(str(name)[:80]) for name in list(data)[:5])
+            raise ValueError(f"has unknown fields: {names}; if a newer fcnzoo wrote it, upgrade")
+        for name, value in known.items():
+            if not isinstance(value, _TYPES[name]):
+                raise TypeError(f"{name} has the wrong type: {type(value).__name__}")
+        if known.get("sha256") is not None and not re.fullmatch("[0-9a-f]{64}", known["sha256"]):
+            raise ValueError("sha256 must be 64 hexadecimal digits")
+        if not all(isinstance(name, str) for name in known.get("datasets", ())):
+            raise TypeError("datasets must hold texts")
+        metrics = tuple(Metric.from_dict(metric, where="metrics") for metric in known.pop("metrics", ()))
+        return cls(model=model, metrics=metrics, datasets=tuple(known.pop("datasets", ())), **known)
+
+
+_TYPES: dict[str, Any] = {
+    "library_version": str,
+    "sha256": str | None,
+    "metrics": list,
+    "datasets": list,
+    "provenance": dict,
+    "license": str | None,
+}
+
+
+def read_record(folder: str | Path) -> FolderRecord:
+    """Read what a folder says about its network, without the weights.
+
+    Raises:
+        WeightsError: There is no `config.json`, or it is not one that fcnzoo wrote.
+    """
+    return _parse(folder, _read_text(folder))
+
+
+def _read_text(folder: str | Path) -> bytes:
+    path = Path(folder) / CONFIG_FILE
+    try:
+        with open_current(folder, CONFIG_FILE) as file:
+            text = file.read(MAX_CONFIG + 1)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise WeightsError(f"{folder} holds no {CONFIG_FILE}; give a folder that fcnzoo.save wrote") from None
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if len(text) > MAX_CONFIG:
+        raise WeightsError(f"{path}: longer than {MAX_CONFIG} bytes; it is not one that fcnzoo wrote")
+    return text
+
+
+def _parse(folder: str | Path, text: bytes) -> FolderRecord:
+    try:
+        return FolderRecord.from_json(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise config_error(folder, error) from None
+
+
+def config_error(folder: str | Path, error: Exception) -> WeightsError:
+    """Return the error about a folder's `config.json`; a value in it may be megabytes long, and is cut."""
+    text = str(error)
+    return WeightsError(f"{Path(folder) / CONFIG_FILE}: {text[:1000]}{' …' if len(text) > 1000 else ''}")
+
+
+@contextlib.contextmanager
+def open_folder(folder: str | Path) -> Iterator[tuple[FolderRecord, BufferedReader]]:
+    """Give a folder's record and its open weights file, both of the same save.
+
+    A save that was cut short is finished first, if the folder may be written.
+
+    Raises:
+        WeightsError: A file is missing, or the record is not one that fcnzoo wrote.
+    """
+    with contextlib.suppress(OSError):
+        settle(folder)  # what cannot be moved is read where it is
+    while True:
+        text = _read_text(folder)
+        record = _parse(folder, text)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(_open_weights(folder))
+            # Nobody may have saved in between, not even twice: the record, and then the file, must be the same still.
+            same = _read_text(folder) == text
+            with _open_weights(folder) as now:
+                same &= os.path.samestat(os.fstat(file.fileno()), os.fstat(now.fileno()))
+            if same:
+                stack.pop_all()
+                break
+    with file:
+        yield record, file
+
+
+def _open_weights(folder: str | Path) -> BufferedReader:
+    try:
+        return open_current(folder, WEIGHTS_FILE)
+    except OSError as error:
+        raise WeightsError(f"{Path(folder) / WEIGHTS_FILE}: cannot be read ({error.strerror or error})") from None
+
+
+def read_config(folder: str | Path) -> FCNConfig:
+    """Read what network a folder holds, without its weights.
+
+    Raises:
+        WeightsError: There is no `config.json`, or it is not one that fcnzoo wrote.
+    """
+    return read_record(folder).model
