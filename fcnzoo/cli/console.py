@@ -27,7 +27,7 @@ def shown(path: Path) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", "?", os.fsencode(path).decode("utf-8", "replace"))
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout: drawn on a terminal, tab-separated without headers elsewhere, as `gh` does."""
     if not sys.stdout.isatty():
         for row in rows:
@@ -38,7 +38,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headers, title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(*headers, box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))  # Text: a "[" in a name is no markup
     Console().print(table)

@@ -72,7 +72,7 @@ def segment(
         int | None,
         typer.Option("--tile", min=1, help="Segment larger images in tiles of so many pixels.", show_default=False),
     ] = None,
-    alpha: Annotated[float, typer.Option("--alpha", min=0, max=1, help="Share of the colours in the overlay.")] = 0.5,
+    alpha: Annotated[float, typer.Option("--alpha", min=0, max=1, help="Share of the colors in the overlay.")] = 0.5,
     legend: Annotated[bool, typer.Option("--legend/--no-legend", help="Draw the legend below the overlay.")] = True,
     max_pixels: Annotated[
         int | None,
@@ -81,7 +81,7 @@ def segment(
 ) -> None:
     """Label every pixel of images.
 
-    Writes `<stem>.fcnzoo.overlay.png` (the image under the class colours, with a legend),
+    Writes `<stem>.fcnzoo.overlay.png` (the image under the class colors, with a legend),
     `<stem>.fcnzoo.labels.png` (indexed: pixel values are the classes) and `<stem>.fcnzoo.json` (class areas),
     and prints the largest classes of each image. Goes on after a bad image, and ends with exit code 1 if there was one.
     """
@@ -240,7 +240,7 @@ def _naming(image: Path, error: Exception) -> str:
     return text if str(image) in text else f"{image}: {text}"
 
 
-def _largest(result: Segmentation, count: int = 3) -> str:
+def _largest(result: Segmentation) -> str:
     from fcnzoo.images.visualize import percent
 
-    return ", ".join(f"{name} {percent(share)}" for name, share in list(result.areas().items())[:count])
+    return ", ".join(f"{name} {percent(share)}" for name, share in list(result.areas().items())[:3])

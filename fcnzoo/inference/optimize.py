@@ -225,6 +225,10 @@ def _fastest(
     return best
 
 
+HOPELESS = 1.25
+"""How many times the least time so far a run may take before the form is given up: runs of one form differ by less."""
+
+
 def _time(network: OptimizedFCN, image: Tensor, least: float) -> float:
     """Return the least seconds of three runs after one to warm up; of one if that is clearly more than `least`.
 
@@ -236,7 +240,7 @@ def _time(network: OptimizedFCN, image: Tensor, least: float) -> float:
             start = time.perf_counter()
             network.scores(image).main.sum().item()  # .item() waits for a GPU
             seconds.append(time.perf_counter() - start)
-            if turn and seconds[-1] > 1.25 * least:
+            if turn and seconds[-1] > HOPELESS * least:
                 break
     return min(seconds[1:])
 

@@ -74,7 +74,7 @@ def data(root: Path) -> SegmentationFolder:
 
 
 def counts_of(labels: list[np.ndarray], data: SegmentationFolder) -> list[list[int]]:
-    """Return scikit-learn's confusion matrix of the labelled pixels of a data set."""
+    """Return scikit-learn's confusion matrix of the labeled pixels of a data set."""
     targets = [data.mask(i).numpy() for i in range(len(data))]
     truth = np.concatenate([target[target != 255] for target in targets])
     taken = np.concatenate([label[target != 255] for label, target in zip(labels, targets, strict=True)])
@@ -221,7 +221,7 @@ def test_wrong_data_is_refused(model: FCN, data: SegmentationFolder, root: Path)
 
 
 def test_picture_grid(model: FCN, data: SegmentationFolder, tmp_path: Path) -> None:
-    """Rows of photo, truth and prediction, in the order of the data set, in the label set's colours."""
+    """Rows of photo, truth and prediction, in the order of the data set, in the label set's colors."""
     path = tmp_path / "new" / "grid.png"
     evaluate(model, data, batch_size=3, picture_grid=path)
     grid = np.asarray(Image.open(path))

@@ -21,7 +21,7 @@ import fcnzoo
 from fcnzoo.errors import ExportError, UnknownModelError, WeightsError
 from fcnzoo.inference.exporters import export as exporters
 from fcnzoo.inference.exporters import onnx_file
-from fcnzoo.inference.exporters.check import _same_labels, check, expected, pictures
+from fcnzoo.inference.exporters.check import _same_labels, compare_graph, expected, pictures
 from fcnzoo.model.fcn import FCN
 
 RESNET = "timm/test_resnet.r160_in1k"
@@ -85,10 +85,10 @@ def test_onnx_names_its_axes(file: Path) -> None:
 
 
 def test_onnx_says_what_it_is(resnet: FCN, file: Path) -> None:
-    """Labels, colours, licence, provenance and configuration are in the file."""
+    """Labels, colors, license, provenance and configuration are in the file."""
     about = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
     assert json.loads(about["labels"]) == ["sky", "road", "Baum", "楼"]
-    assert json.loads(about["palette"]) == [list(colour) for colour in resnet.label_set.palette]  # type: ignore[union-attr]
+    assert json.loads(about["palette"]) == [list(color) for color in resnet.label_set.palette]  # type: ignore[union-attr]
     assert about["license"] == "MIT"
     assert json.loads(about["provenance"]) == {"recipe": "none", "seed": 0}
     assert fcnzoo.config.FCNConfig.from_dict(json.loads(about["model"])) == resnet.config
@@ -196,8 +196,8 @@ def test_check_sees_every_kind_of_difference(resnet: FCN) -> None:
         labels, logits, scores = expected(resnet, images)
         return {"labels": labels, "logits": logits.numpy(), "scores": scores.numpy()}
 
-    assert check(run, resnet, "float32", SIZES[:1]) == 0
-    assert check(lambda images: {"labels": run(images)["labels"]}, resnet, "float32", SIZES[:1]) is None
+    assert compare_graph(run, resnet, "float32", SIZES[:1]) == 0
+    assert compare_graph(lambda images: {"labels": run(images)["labels"]}, resnet, "float32", SIZES[:1]) is None
     changes: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
         "labels are uint8": ("labels", lambda labels: labels[:, 1:]),
         "labels are int64": ("labels", lambda labels: labels.astype(np.int64)),
@@ -208,7 +208,7 @@ def test_check_sees_every_kind_of_difference(resnet: FCN) -> None:
     }
     for message, (name, change) in changes.items():
         with pytest.raises(ExportError, match=message):
-            check(lambda images, n=name, c=change: {n: c(run(images)[n])}, resnet, "float32", SIZES[:1])
+            compare_graph(lambda images, n=name, c=change: {n: c(run(images)[n])}, resnet, "float32", SIZES[:1])
 
 
 def test_near_ties_may_be_told_either_way(resnet: FCN) -> None:
@@ -275,8 +275,8 @@ def test_too_large_for_onnx(resnet: FCN, tmp_path: Path, monkeypatch: pytest.Mon
         fcnzoo.export(resnet, tmp_path / "x.onnx")
 
 
-def test_licence_and_weights_of_a_folder(resnet: FCN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder's licence and provenance go into the file; the folder's weights are what is exported."""
+def test_license_and_weights_of_a_folder(resnet: FCN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's license and provenance go into the file; the folder's weights are what is exported."""
     fcnzoo.save(resnet, tmp_path / "saved", license="CC0-1.0", provenance={"by": "hand"})
     seen: list[Any] = []
     monkeypatch.setattr(exporters, "_program", lambda model, *given: (seen.extend([model, given]), (b"x", None))[1])
