@@ -18,7 +18,7 @@ from fcnzoo.images.preprocess import fit_size, to_tensor
 from fcnzoo.inference.resized import sample_resized
 from fcnzoo.labels import LabelSet, generic_label_set
 from fcnzoo.metrics import ConfusionMatrix, SegmentationMetrics
-from fcnzoo.model.fcn import evaluating
+from fcnzoo.model.evaluating import evaluating
 from fcnzoo.ops import upsample, upsample_argmax, upsample_confusion
 from fcnzoo.weights.factory import move, resolve_model
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fcnzoo.inference.folding import fold_batchnorms
 from fcnzoo.inference.winograd_choice import use_winograd
-from fcnzoo.model.fcn import FCN, Scores, evaluating
+from fcnzoo.model.evaluating import evaluating
+from fcnzoo.model.fcn import FCN, Scores
 from fcnzoo.model.inputs import check_image
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]

@@ -19,7 +19,7 @@ from fcnzoo.inference.optimize import OptimizedFCN, optimize
 from fcnzoo.inference.resized import sample_resized
 from fcnzoo.inference.tiles import check_tiling, tiled_labels
 from fcnzoo.labels import LabelSet, generic_label_set
-from fcnzoo.model.fcn import FCN, evaluating
+from fcnzoo.model.fcn import FCN
 from fcnzoo.ops import upsample_argmax
 from fcnzoo.weights.factory import move, resolve_model
 
@@ -34,8 +34,9 @@ class _Read(NamedTuple):
 class Predictor:
     """A network that takes images and gives [`Segmentation`][fcnzoo.Segmentation]s.
 
-    The network runs in evaluation mode and without gradients; each module's own training flag is put
-    back afterwards, so a model in training can be looked through at any time.
+    The network runs in eval mode and without gradients. One that is given in training mode is put into eval mode, once,
+    when the predictor is made: nothing about it changes while pictures are segmented, so threads may share a predictor,
+    and predictors a network. Call `model.train()` before training goes on, and not while a predictor is at work.
 
     Example:
         ```python
@@ -85,6 +86,8 @@ class Predictor:
             move(self.model, device)
         if overlap is not None and tile is None:
             raise ValueError(f"overlap={overlap} goes with tile=…")
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
         self._tiling = None if tile is None else check_tiling(self.model, tile, overlap)
         if fast and not isinstance(self.model, OptimizedFCN):
             self.model = optimize(self.model)
@@ -154,7 +157,7 @@ class Predictor:
     def _segment(self, read: _Read) -> Segmentation:
         """Go from an image that was read to its labels: a tensor, scores, labels."""
         size = (read.picture.height, read.picture.width)
-        with torch.inference_mode(), evaluating(self.model):
+        with torch.inference_mode():
             if self._tiling is not None and max(size) > self._tiling[0]:
                 pixels = image_channels(read.given, len(self.model.preprocess.mean))
                 labels = tiled_labels(

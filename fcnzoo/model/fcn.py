@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +12,7 @@ from fcnzoo.backbones import Backbone, build_backbone
 from fcnzoo.backbones.base import Pretrained
 from fcnzoo.config import FCNConfig, Grid, Padding, Preprocess
 from fcnzoo.labels import LabelSet, LabelSetLike
+from fcnzoo.model.evaluating import evaluating
 from fcnzoo.model.heads import DilatedHead, SkipHead, build_heads
 from fcnzoo.model.inputs import check_image, check_target
 from fcnzoo.model.score_rows import carry_rows, score_keys
@@ -34,20 +33,6 @@ class Scores(NamedTuple):
     aux: Tensor | None
     grid: Grid
     aux_grid: Grid | None
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network in eval mode for a while; every part then gets back the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        # Parents come before their parts. `train` and not the attribute: traced networks change their graph too.
-        for module, training in modes:
-            if module.training != training:
-                module.train(training)
 
 
 class FCN(nn.Module):

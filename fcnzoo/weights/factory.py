@@ -67,7 +67,8 @@ def create(
         **foreign: None is known; words of other libraries are answered with fcnzoo's.
 
     Returns:
-        The network, in training mode, as PyTorch's own are (`.eval()` before use, or `.predict`).
+        The network: in eval mode with `pretrained=True`, as `load` returns it (`.train()` before training); else in
+        training mode, as PyTorch's own are.
 
     Raises:
         UnknownModelError: Nothing is called so; the text lists near names.
@@ -88,7 +89,7 @@ def create(
         # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
         config = config.replace(preprocess=None)
     if folder is not None:
-        return load_as(folder, config, device=device, dtype=dtype).train()
+        return load_as(folder, config, device=device, dtype=dtype)
     with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
         model = build(config, pretrained_backbone=pretrained_backbone)
     return model.to(device=device, dtype=dtype)

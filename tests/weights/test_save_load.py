@@ -347,10 +347,11 @@ def test_pretrained_has_the_classes_of_the_weights(entry) -> None:
     assert fcnzoo.create("fcn8s_mine", pretrained=True, num_classes=21).num_classes == 21
 
 
-def test_pretrained_networks_are_in_training_mode_like_all_others(entry) -> None:
-    """`create` says "in training mode": with weights as without."""
+def test_pretrained_networks_are_in_eval_mode(entry) -> None:
+    """What has trained weights is for use, as with `load`; a fresh network is to be trained."""
     entry("fcn8s")
-    assert fcnzoo.create("fcn8s_mine", pretrained=True).training == fcnzoo.create("fcn8s_mine").training
+    assert not fcnzoo.create("fcn8s_mine", pretrained=True).training
+    assert fcnzoo.create("fcn8s_mine").training
 
 
 @pytest.mark.parametrize(

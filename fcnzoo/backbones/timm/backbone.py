@@ -153,7 +153,7 @@ class TimmBackbone(Backbone):
                 raise BackboneError(
                     f"{self.config.name}: the features of {info.tap} have shape {tuple(feature.shape)} for an image of "
                     f"{size[0]}×{size[1]}, but timm {timm.__version__} says they have {info.channels} channels at "
-                    f"reduction {reduction}; this network needs a record in backbones/timm/families.py: please report it"
+                    f"reduction {reduction}; this network needs a record in backbones/timm/families.py"
                 )
 
 

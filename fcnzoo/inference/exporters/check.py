@@ -12,7 +12,8 @@ from fcnzoo.errors import ExportError
 from fcnzoo.images.preprocess import to_tensor
 from fcnzoo.inference.predictor import Predictor
 from fcnzoo.inference.resized import sample_resized
-from fcnzoo.model.fcn import FCN, evaluating
+from fcnzoo.model.evaluating import evaluating
+from fcnzoo.model.fcn import FCN
 from fcnzoo.ops import upsample
 
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]

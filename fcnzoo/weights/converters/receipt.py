@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import ConversionError
-from fcnzoo.model.fcn import FCN, evaluating
+from fcnzoo.model.evaluating import evaluating
+from fcnzoo.model.fcn import FCN
 from fcnzoo.version import __version__
 
 RULES_VERSION = 1
