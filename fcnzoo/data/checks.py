@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from fcnzoo.data.masks import LabelTable, mask_size, read_mask
 from fcnzoo.errors import LabelError
-from fcnzoo.images.load import load_image
+from fcnzoo.images.load import FORMATS, load_image, orientation, pillow_formats
 
 LISTED = 5
 """How many files of each kind an error lists."""
@@ -121,7 +121,22 @@ def _check_pair(image: Path, mask: Path, table: LabelTable, num_classes: int, de
 def size_mismatch(image: Path, image_shape: Sequence[int], mask: Path, mask_shape: Sequence[int]) -> str:
     """Say that an image and its mask, of shapes (H, W), do not fit."""
     sizes = [f"{width} × {height}" for height, width in (mask_shape, image_shape)]
-    return f"{mask} is {sizes[0]} pixels (W × H), {image} {sizes[1]}"
+    text = f"{mask} is {sizes[0]} pixels (W × H), {image} {sizes[1]}"
+    if tuple(mask_shape[::-1]) == tuple(image_shape) and _exif_turns(image) != _exif_turns(mask):
+        text += (
+            "; only one of them has an EXIF orientation, which turns it by 90°: write it upright "
+            "(PIL.ImageOps.exif_transpose), or give the other the same tag"
+        )
+    return text
+
+
+def _exif_turns(path: Path) -> bool:
+    """Whether a file's EXIF orientation swaps its sides."""
+    try:
+        with Image.open(path, formats=pillow_formats(FORMATS)) as image:
+            return orientation(image) >= 5
+    except Exception:  # it is reported elsewhere
+        return False
 
 
 def count_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -151,7 +166,7 @@ def _probe(path: Path, decode: bool) -> tuple[int, int] | None:
     A PNG is read by its checksums, a JPEG is decoded at an eighth of its size.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=pillow_formats(FORMATS)) as image:
             # Pillow decodes a PNG to look for EXIF behind the pixels; what stands before them is enough here.
             exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
             turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)

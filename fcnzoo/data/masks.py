@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fcnzoo.errors import LabelError
+from fcnzoo.images.load import FORMATS, orientation, pillow_formats, upright
 
 if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet
@@ -18,6 +19,15 @@ RGB: TypeAlias = "tuple[int, int, int]"
 
 MASK_SUFFIXES = (".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff")
 """Suffixes of mask files: formats that keep every value. A JPEG mask holds invented labels along its edges."""
+
+MASK_FORMATS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
+"""What masks are decoded from, whatever their suffix."""
+
+LOSSLESS_TIFF = (
+    "raw", "packbits", "group3", "group4", "lzma", "zstd",
+    "tiff_ccitt", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "tiff_raw_16",
+)  # fmt: skip
+"""Compressions of TIFF files that keep every value, by Pillow's names (`PIL/TiffImagePlugin.py`, COMPRESSION_INFO)."""
 
 _LARGEST_VALUE = 2**16 - 1  # of a 16-bit PNG
 _OUTSIDE = np.iinfo(np.int32).min
@@ -110,17 +120,20 @@ class LabelTable:
 
 
 def mask_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of a mask file from its header.
+    """Return (height, width) of a mask, upright, from its file's header.
 
     Raises:
         ValueError: It cannot be read, or is in a format that loses labels.
     """
     with _open(path) as image:
-        return image.height, image.width
+        turned = orientation(image) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def read_mask(path: Path, table: LabelTable) -> np.ndarray:
     """Read the labels (H, W) of a mask file; see [`LabelTable`][fcnzoo.data.LabelTable].
+
+    An EXIF orientation is applied, as it is to pictures.
 
     Raises:
         LabelError: The mask holds a value that the table does not know; the text names the file.
@@ -129,6 +142,7 @@ def read_mask(path: Path, table: LabelTable) -> np.ndarray:
     with _open(path) as image:
         try:
             image.load()
+            image = upright(image)
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, …
             raise ValueError(f"{path}: the mask is damaged ({_one_line(error)})") from error
         values = _values(image, path)
@@ -140,15 +154,28 @@ def read_mask(path: Path, table: LabelTable) -> np.ndarray:
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=pillow_formats(MASK_FORMATS))
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image") from None
+        raise ValueError(f"{path}: {_what_else(path)}") from None
     except Exception as error:  # a damaged header, no permission, no such file, too many pixels
         raise ValueError(f"{path}: cannot be read ({_one_line(error)})") from error
-    if image.format in ("JPEG", "MPO"):
+    compression = str(image.info.get("compression", "raw"))
+    if image.format == "TIFF" and compression not in LOSSLESS_TIFF:
         image.close()
-        raise ValueError(f"{path}: a JPEG does not keep labels; save masks as PNG")
+        raise ValueError(
+            f"{path}: compressed by {compression!r}, which does not keep labels; save masks as PNG, or as TIFF with "
+            "lzw or deflate"
+        )
     return image
+
+
+def _what_else(path: Path) -> str:
+    """Say what a file is that is no mask."""
+    try:
+        with Image.open(path, formats=pillow_formats([name for name in FORMATS if name not in MASK_FORMATS])) as image:
+            return f"a {image.format} need not keep labels; save masks as PNG"
+    except Exception:  # whatever it is, it is none
+        return f"not an image of the formats for masks: {', '.join(MASK_FORMATS)}"
 
 
 def _values(image: Image.Image, path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard
 
@@ -23,8 +23,14 @@ MAX_PIXELS = 178_956_970
 """Largest width × height that is decoded unless the caller says otherwise: where Pillow itself
 refuses (twice its `MAX_IMAGE_PIXELS`); the decoded picture takes half a gigabyte."""
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 """Suffixes, in lower case, by which images are found in a folder; a file named outright may have any."""
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What pictures are decoded from, whatever their suffix. Pillow knows more, some of which start other programs
+(PostScript: Ghostscript) or are no pictures (fonts, containers of anything)."""
 
 _pillow_limit = threading.Lock()
 
@@ -157,11 +163,18 @@ def _from_file(path: Path, max_pixels: int) -> Image.Image:
 
 def _open_header(file: IO[bytes]) -> Image.Image:
     """Read a file's header by Pillow, without Pillow's own limit on the size: ours is checked next."""
+    formats = pillow_formats(FORMATS)
     try:
-        return Image.open(file)
+        return Image.open(file, formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         with _no_pillow_limit():
-            return Image.open(file)
+            return Image.open(file, formats=formats)
+
+
+def pillow_formats(names: Sequence[str]) -> list[str]:
+    """Return those of some formats that this Pillow reads, for `Image.open(formats=…)`."""
+    Image.init()
+    return [name for name in names if name in Image.OPEN]
 
 
 @contextlib.contextmanager
@@ -182,7 +195,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name}: an image must have pixels, got {image.width} × {image.height}")
     try:
         image.load()
-        image = _upright(image)
+        image = upright(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError, …
@@ -205,13 +218,18 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name}: mode {image.mode!r} cannot be converted to RGB ({error})") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation, if there is one; an unreadable EXIF block says nothing."""
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1…8; 1 where there is none. An unreadable EXIF block says nothing."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a damaged EXIF block does not damage the picture
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        return 1
+    return found if found in range(2, 9) else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation, if there is one."""
+    return ImageOps.exif_transpose(image) if orientation(image) > 1 else image
 
 
 def _damaged(name: object, error: Exception) -> ValueError:

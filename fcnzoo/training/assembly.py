@@ -82,6 +82,11 @@ def build_model(recipe: Recipe, label_set: LabelSet, weights: tuple[float, ...] 
             pretrained network.
     """
     section = recipe.model
+    if len(label_set.names) == 1:
+        raise ValueError(
+            f"the data have one class, {label_set.names[0]!r}: its loss is 0 whatever the network says. "
+            'Name what is not it too: data.class_names = ["background", …]'
+        )
     if section.head.changes() and section.pretrained:
         raise ValueError(
             "model.head cannot be changed with model.pretrained: the weights are those of the published head"

@@ -117,17 +117,20 @@ def freeze(model: nn.Module, optim: OptimSection) -> None:
 
 def frozen_batchnorms(model: nn.Module, optim: OptimSection) -> Iterator[nn.Module]:
     """Yield the BatchNorm layers that must stay in evaluation mode while the model trains."""
-    if optim.freeze_batchnorm == "none":
+    frozen = "backbone" if optim.backbone_lr == 0 and optim.freeze_batchnorm == "none" else optim.freeze_batchnorm
+    if frozen == "none":
         return
-    root = model if optim.freeze_batchnorm == "all" else model.get_submodule("backbone")
+    root = model if frozen == "all" else model.get_submodule("backbone")
     for module in root.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             yield module
 
 
 def training_mode(model: nn.Module, optim: OptimSection) -> None:
-    """Put a model in training mode, save the BatchNorm layers that the recipe freezes."""
+    """Put a model in training mode, save what the recipe freezes: BatchNorm layers, or the whole backbone."""
     model.train()
+    if optim.backbone_lr == 0:
+        model.get_submodule("backbone").eval()  # statistics and dropout too: it computes the same in every step
     for module in frozen_batchnorms(model, optim):
         module.eval()
 

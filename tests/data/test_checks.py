@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fcnzoo.data import SegmentationFolder
 from fcnzoo.errors import LabelError
@@ -186,3 +186,18 @@ def test_folders_that_are_missing_or_empty(tmp_path: Path, write_pair, three: La
     with pytest.raises(ValueError, match=rf"images holds folders \(images, masks\), where images belong; {expected}"):
         SegmentationFolder(tmp_path, three)
     assert len(SegmentationFolder(tmp_path, three, images="images/images", masks="images/masks")) == 1
+
+
+@pytest.mark.parametrize("tagged", ["images/a.jpg", "masks/a.png"])
+def test_only_one_of_a_pair_is_turned(
+    tmp_path: Path, write_pair: Callable[..., None], three: LabelSet, tagged: str
+) -> None:
+    """Where only the picture or only the mask has an EXIF orientation that swaps its sides, the error says so."""
+    write_pair("a")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(tmp_path / tagged) as image:
+        image.load()
+        image.save(tmp_path / tagged, exif=exif)
+    with pytest.raises(ValueError, match="only one of them has an EXIF orientation"):
+        SegmentationFolder(tmp_path, three)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from fcnzoo.data import LabelTable
-from fcnzoo.data.masks import read_mask
+from fcnzoo.data.masks import mask_size, read_mask
 from fcnzoo.errors import LabelError
 from fcnzoo.labels import BORDER, LabelSet, get_label_set
 
@@ -122,3 +122,50 @@ def test_files_that_are_no_masks(tmp_path: Path, three: LabelSet) -> None:
         with pytest.raises(ValueError, match=f"{name}.*{why}") as caught:
             read_mask(tmp_path / name, table)
         assert not isinstance(caught.value, LabelError)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(tmp_path: Path, three: LabelSet, orientation: int) -> None:
+    """A mask with an EXIF orientation is turned as Pillow turns pictures; its size is that of the upright mask."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for name in ("mask.png", "mask.tif"):
+        Image.fromarray(INDICES).save(tmp_path / name, exif=exif)
+        want = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name)))
+        np.testing.assert_array_equal(read_mask(tmp_path / name, LabelTable(three)), want)
+        assert mask_size(tmp_path / name) == want.shape
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "why"),
+    [
+        ("TIFF", {"compression": "jpeg"}, "compressed by 'jpeg'"),
+        ("WEBP", {"quality": 50}, "a WEBP need not keep labels"),
+        ("JPEG2000", {"irreversible": True}, "a JPEG2000 need not keep labels"),
+        ("JPEG", {}, "a JPEG need not keep labels"),
+    ],
+)
+def test_lossy_masks_are_refused_by_content(
+    tmp_path: Path, three: LabelSet, file_format: str, options: dict[str, object], why: str
+) -> None:
+    """What loses values is refused whatever the suffix says, from the header as from the pixels."""
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.zeros((16, 16), np.uint8)).convert("RGB").save(path, format=file_format, **options)
+    for read in (mask_size, lambda one: read_mask(one, LabelTable(three))):
+        with pytest.raises(ValueError, match=f"mask.png.*{why}"):
+            read(path)
+
+
+@pytest.mark.parametrize("compression", ["raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "lzma"])
+def test_tiff_masks_that_keep_labels(tmp_path: Path, three: LabelSet, compression: str) -> None:
+    """TIFF with any compression that keeps every value is read, to the pixel."""
+    Image.fromarray(INDICES).save(tmp_path / "mask.tif", compression=compression)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif", LabelTable(three)), INDICES)
+
+
+def test_no_other_program_is_started(tmp_path: Path, three: LabelSet) -> None:
+    """PostScript under the name of a mask is no mask: Pillow would hand it to Ghostscript."""
+    path = tmp_path / "mask.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with pytest.raises(ValueError, match=r"mask\.png: not an image of the formats for masks"):
+        read_mask(path, LabelTable(three))

@@ -350,3 +350,17 @@ def test_caller_keeps_the_image(tmp_path: Path) -> None:
         assert_same(load_image(image), np.asarray(ImageOps.exif_transpose(image)))
         assert image.size == (31, 23)
         assert image.getpixel((0, 0)) == tuple(photo()[0, 0])
+
+
+def test_postscript_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript under the name of a picture is refused, and no other program is started for it."""
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with pytest.raises(ValueError) as error:
+        load_image(path)
+    one_line(error, str(path), "not an image")

@@ -144,3 +144,16 @@ def test_nothing_to_train() -> None:
     freeze(module, OptimSection(backbone_lr=0.0))
     with pytest.raises(ValueError, match="nothing to train"):
         build_optimizer(module, OptimSection(backbone_lr=0.0))
+
+
+def test_a_frozen_backbone_computes_the_same_for_ever(model: fcnzoo.FCN) -> None:
+    """With backbone_lr = 0 a training step changes no tensor of the backbone, BatchNorm statistics included."""
+    module, optim = copy.deepcopy(model), OptimSection(lr=0.1, backbone_lr=0.0)
+    freeze(module, optim)
+    training_mode(module, optim)
+    before = {key: value.clone() for key, value in module.backbone.state_dict().items()}
+    optimizer = build_optimizer(module, optim)
+    module(torch.randn(2, 3, 32, 32), torch.randint(0, 3, (2, 32, 32))).backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[key]) for key, value in module.backbone.state_dict().items())
+    assert module.head.training and module.aux_head is not None and module.aux_head.training
