@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 from fcnzoo.files.records import Record
 from fcnzoo.images.panels import PictureGrid
 from fcnzoo.images.preprocess import fit_size, to_tensor
-from fcnzoo.inference.predictor import Predictor, move
+from fcnzoo.inference.resized import sample_resized
 from fcnzoo.labels import LabelSet, generic_label_set
 from fcnzoo.metrics import ConfusionMatrix, SegmentationMetrics
 from fcnzoo.model.fcn import evaluating
 from fcnzoo.ops import upsample, upsample_argmax, upsample_confusion
+from fcnzoo.weights.factory import move, resolve_model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +63,7 @@ class Evaluation(Record):
 
 
 def evaluate(
-    model: FCN,
+    model: FCN | str | Path,
     dataset: Dataset[Any],
     *,
     batch_size: int = 1,
@@ -81,65 +82,63 @@ def evaluate(
     model has its training flag back. No global random number is drawn.
 
     Args:
-        model: The network.
+        model: The network; or what [`Predictor`][fcnzoo.Predictor] takes: the name of a zoo model, or a folder.
         dataset: Pairs of an image, uint8 (3, H, W), and a mask, integers (H, W): a `SegmentationDataset`
             without transform. The model's own preprocessing is applied here.
         batch_size: Images read at once; those of one size go through the network together.
         flip: Average with the mirrored image.
         scales: Average over these factors of the size at which the network sees images.
-        device: Where to run; the model goes there, and back afterwards. `None`: where it is.
+        device: Where to run; `None`: where it is. A model that was given is itself moved there and stays there, as
+            with `model.to(device)`.
         num_workers: Processes that read images.
         progress: Show a bar on stderr, if that is a terminal.
         picture_grid: File (PNG, JPEG, WebP) for `PICTURE_ROWS` rows of photo, truth and prediction.
 
     Raises:
+        UnknownModelError: There is no model of that name.
+        WeightsError: Its weights cannot be had.
         ValueError: The data set is empty, is transformed already, has other classes than the model, or has
-            no labelled pixel; or an argument is out of range.
+            no labeled pixel; an argument is out of range; or the device does not exist here.
         LabelError: A mask holds a value that is no class.
         OSError: The picture cannot be written.
     """
     scales = tuple(float(scale) for scale in scales)
     _check_arguments(_length(dataset), batch_size, scales)
-    label_set = _label_set(model, dataset)
+    network = resolve_model(model)
+    label_set = _label_set(network, dataset)
     picture = None if picture_grid is None else PictureGrid(picture_grid, label_set)
-    home = next(model.parameters()).device
-    run = _Run(model, label_set, flip, scales, picture, _spread(_length(dataset)))
+    if device is not None:
+        move(network, device)
+    run = _Run(network, label_set, flip, scales, picture, _spread(_length(dataset)))
     # Its own generator: a loader draws a seed, which must not move the random numbers of a training run.
     loader = DataLoader(
         dataset, batch_size, collate_fn=_as_pairs, num_workers=num_workers, generator=torch.Generator().manual_seed(0)
     )
-    try:
-        if device is not None:
-            move(model, device)
-        with evaluating(model), torch.no_grad():  # not inference_mode: what the model caches must still serve training
-            for batch in _track(loader, progress):
-                run.add(batch)
-    finally:
-        if device is not None:
-            model.to(home)
+    with evaluating(network), torch.no_grad():  # not inference_mode: what the model caches must still serve training
+        for batch in _track(loader, progress):
+            run.add(batch)
     if picture is not None:
         picture.write()
     confusion = tuple(map(tuple, run.matrix.counts.tolist()))
     return Evaluation(run.matrix.compute(), _describe(dataset), run.done, flip, scales, confusion)
 
 
+@dataclass
 class _Run:
     """The state of one evaluation: what was counted, and where pictures go."""
 
-    def __init__(
-        self,
-        model: FCN,
-        label_set: LabelSet,
-        flip: bool,
-        scales: tuple[float, ...],
-        picture: PictureGrid | None,
-        shown: Sequence[int],
-    ) -> None:
-        self.model, self.label_set, self.flip, self.scales = model, label_set, flip, scales
-        self.matrix = ConfusionMatrix(model.num_classes, label_set.names)
-        self.picture = picture
-        self.shown = frozenset(shown if picture is not None else ())
-        self.done = 0
+    model: FCN
+    label_set: LabelSet
+    flip: bool
+    scales: tuple[float, ...]
+    picture: PictureGrid | None
+    spread: Sequence[int]
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with nothing counted."""
+        self.matrix = ConfusionMatrix(self.model.num_classes, self.label_set.names)
+        self.shown = frozenset(self.spread if self.picture is not None else ())
 
     def add(self, batch: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Count a batch; images of one size go through the network together."""
@@ -164,8 +163,7 @@ class _Run:
         if self.flip or self.scales != (1.0,):
             labels = self._averaged(images)
         elif self.model.preprocess.resize is not None:
-            predict = Predictor(self.model)
-            labels = torch.stack([torch.from_numpy(predict(image).labels) for image in images])
+            labels = self._resized(images)
         else:
             return self._add_scores(images, targets, shown)
         for one, target in zip(labels, targets, strict=True):
@@ -186,12 +184,19 @@ class _Run:
             labels.append(upsample_argmax(scores, grid, size)[0] if wanted else None)
         return labels
 
+    def _resized(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the labels (B, H, W) of images that the network sees resized."""
+        tensor = self._tensor(images, self.model.preprocess)
+        scores = self.model.scores(tensor, aux=False)
+        seen, size = ((one.shape[-2], one.shape[-1]) for one in (tensor, images[0]))
+        return sample_resized(upsample_argmax, scores.main, scores.grid, seen, size).cpu()
+
     def _averaged(self, images: Sequence[Tensor]) -> Tensor:
         """Return the labels (B, H, W) of softmax probabilities averaged over scales and mirror images."""
-        shares = self._probabilities(images)
-        total = next(shares)
-        for share in shares:
-            total += share
+        probabilities = self._probabilities(images)
+        total = next(probabilities)
+        for more in probabilities:
+            total += more
         return total.argmax(1).cpu()
 
     def _probabilities(self, images: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -16,11 +16,19 @@ from fcnzoo.images.load import ImageSource, load_image, to_array
 from fcnzoo.images.preprocess import image_channels, to_tensor
 from fcnzoo.images.segmentation import Segmentation
 from fcnzoo.inference.optimize import OptimizedFCN, optimize
+from fcnzoo.inference.resized import sample_resized
 from fcnzoo.inference.tiles import check_tiling, tiled_labels
 from fcnzoo.labels import LabelSet, generic_label_set
 from fcnzoo.model.fcn import FCN, evaluating
 from fcnzoo.ops import upsample_argmax
 from fcnzoo.weights.factory import move, resolve_model
+
+
+class _Read(NamedTuple):
+    """An image that was read: what the network is given of it, and the picture that stands for it."""
+
+    given: Image.Image | np.ndarray
+    picture: Image.Image
 
 
 class Predictor:
@@ -57,7 +65,8 @@ class Predictor:
                 pretrained weights; a folder that `fcnzoo.save` wrote, as a `Path` or as a text that
                 has a separator in it or is an existing folder with a `config.json`; `None`: the model that
                 is shipped with the library.
-            device: Where it runs (a model that was given is moved there); `None`: where it is.
+            device: Where it runs; `None`: where it is. A model that was given is itself moved there and stays there,
+                as with `model.to(device)`.
             fast: Use a copy made by [`optimize`][fcnzoo.optimize]: BatchNorm folded, the fastest memory
                 order and precision. With bfloat16 some labels change at borders between classes.
             tile: Images with a side above so many pixels are segmented in tiles of that side, blended where they
@@ -105,7 +114,7 @@ class Predictor:
         """
         if isinstance(image, list | tuple):
             return list(self.map(image))
-        return self._segment(*self._read(image))  # pyright: ignore[reportArgumentType]  # other Sequences are refused
+        return self._segment(self._read(image))  # pyright: ignore[reportArgumentType]  # other Sequences are refused
 
     def map(self, images: Iterable[ImageSource]) -> Iterator[Segmentation]:
         """Segment one image after the other, the next one being read and decoded meanwhile.
@@ -120,61 +129,48 @@ class Predictor:
             OSError, ValueError, TypeError: As for a call, when the image's turn comes.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="fcnzoo-images") as reader:
-            waiting: deque[Future[tuple[Image.Image | np.ndarray, Image.Image]]] = deque()
+            waiting: deque[Future[_Read]] = deque()
             for image in images:
                 waiting.append(reader.submit(self._read, image))
                 if len(waiting) > 1:
-                    yield self._segment(*waiting.popleft().result())
+                    yield self._segment(waiting.popleft().result())
             while waiting:
-                yield self._segment(*waiting.popleft().result())
+                yield self._segment(waiting.popleft().result())
 
-    def _read(self, source: ImageSource) -> tuple[Image.Image | np.ndarray, Image.Image]:
-        """Return what the network is to see, and the picture that stands for it."""
+    def _read(self, source: ImageSource) -> _Read:
+        """Read an image."""
         channels = len(self.model.preprocess.mean)
         if channels in (1, 3):
-            given = picture = load_image(source)
-        elif isinstance(source, np.ndarray | torch.Tensor):
-            given = to_array(source)
-            picture = load_image(given[:, :, :3] if channels > 2 else given[:, :, :1])
-        else:
+            picture = load_image(source)
+            return _Read(picture, picture)
+        if not isinstance(source, np.ndarray | torch.Tensor):
             raise ValueError(
                 f"the network takes {channels} channels; give a uint8 array (H, W, {channels}) "
                 f"or tensor ({channels}, H, W), got {type(source).__name__}"
             )
-        return given, picture
+        array = to_array(source)
+        return _Read(array, load_image(array[:, :, :3] if channels > 2 else array[:, :, :1]))
 
-    def _segment(self, given: Image.Image | np.ndarray, picture: Image.Image) -> Segmentation:
-        size = (picture.height, picture.width)
-        if self._tiling is not None and max(size) > self._tiling[0]:
-            labels = self._tiled(given, size, self._tiling)
-        else:
-            labels = self._labels(self._tensor(given), size)
-        return Segmentation(labels, self.label_set, picture)
+    def _segment(self, read: _Read) -> Segmentation:
+        """Go from an image that was read to its labels: a tensor, scores, labels."""
+        size = (read.picture.height, read.picture.width)
+        with torch.inference_mode(), evaluating(self.model):
+            if self._tiling is not None and max(size) > self._tiling[0]:
+                pixels = image_channels(read.given, len(self.model.preprocess.mean))
+                labels = tiled_labels(
+                    self.model, size, lambda rows, columns: self._tensor(pixels[rows, columns]), *self._tiling
+                )
+            else:
+                tensor = self._tensor(read.given)
+                scores = self.model.scores(tensor, aux=False)
+                seen = (tensor.shape[2], tensor.shape[3])
+                labels = sample_resized(upsample_argmax, scores.main, scores.grid, seen, size)[0]
+        return Segmentation(labels.cpu().numpy(), self.label_set, read.picture)
 
     def _tensor(self, given: Image.Image | np.ndarray) -> torch.Tensor:
+        """Return what the network takes, (1, C, h, w)."""
         device = next(self.model.parameters()).device
         return to_tensor(given, self.model.preprocess, device=device, dtype=self.model.dtype)
-
-    def _tiled(self, given: Image.Image | np.ndarray, size: tuple[int, int], tiling: tuple[int, int]) -> np.ndarray:
-        pixels = image_channels(given, len(self.model.preprocess.mean))
-        with torch.inference_mode(), evaluating(self.model):
-            return tiled_labels(self.model, size, lambda rows, columns: self._tensor(pixels[rows, columns]), *tiling)
-
-    def _labels(self, tensor: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-        """Return the labels (H, W) at `size` of a tensor (1, C, h, w) that may have been resized."""
-        seen = (tensor.shape[2], tensor.shape[3])
-        with torch.inference_mode(), evaluating(self.model):
-            scores = self.model.scores(tensor, aux=False)
-            grid, sampled = scores.grid, seen
-            if seen != size and grid.fits(seen):
-                grid, sampled = grid.replace(multiple=1, min_size=1), size  # the scores span the image, at any size
-            labels = upsample_argmax(scores.main, grid, sampled)[0].cpu().numpy()
-        if sampled == size:
-            return labels
-        rows, columns = (
-            ((np.arange(want) + 0.5) * (have / want)).astype(np.intp) for want, have in zip(size, seen, strict=True)
-        )
-        return labels[rows[:, None], columns]
 
 
 def agreement(plain: FCN, fast: FCN, images: Iterable[ImageSource]) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,7 +66,7 @@ def check_tiling(model: FCN, tile: int, overlap: int | None) -> tuple[int, int]:
 
 def tiled_labels(
     model: FCN, size: tuple[int, int], tensor: Callable[[slice, slice], Tensor], tile: int, overlap: int
-) -> np.ndarray:
+) -> Tensor:
     """Label an image tile by tile.
 
     Args:
@@ -78,12 +77,12 @@ def tiled_labels(
         overlap: Pixels that neighbours share, at least.
 
     Returns:
-        Labels (H, W).
+        Labels (H, W), on the CPU.
 
     Raises:
         ValueError: The scores of a tile are no whole number of pixels apart.
     """
-    labels = np.empty(size, dtype=torch.empty(0, dtype=label_dtype(model.num_classes)).numpy().dtype)
+    labels = torch.empty(size, dtype=label_dtype(model.num_classes))
     done = 0
     above: Tensor | None = None
     for rows, stride, last in _blended_rows(model, size, tensor, tile, overlap):
@@ -95,7 +94,7 @@ def tiled_labels(
         end = size[0] if last else min(done + (window.shape[2] - 2) * stride, size[0])
         if end > done:
             grid = Grid(stride=float(stride), offset=float(stride))
-            labels[done:end] = upsample_argmax(window, grid, (end - done, size[1]))[0].cpu().numpy()
+            labels[done:end] = upsample_argmax(window, grid, (end - done, size[1]))[0]
         done = end
     return labels
 
@@ -120,8 +119,9 @@ def _blended_rows(
             if band is None:
                 band = scores.new_zeros(*scores.shape[:2], height // stride, (lefts[-1] + width) // stride)
             columns = slice(left // stride, (left + width) // stride)
-            across = _share(lefts, left, width, overlap, stride).to(scores)
-            band[..., columns] += scores * _share(tops, top, height, overlap, stride).to(scores)[:, None] * across
+            down = blend_weights(tops, top, height, overlap, stride).to(scores)
+            across = blend_weights(lefts, left, width, overlap, stride).to(scores)
+            band[..., columns] += scores * down[:, None] * across
         if band is None:
             continue
         final = i == len(tops) - 1
@@ -145,7 +145,7 @@ def _scores(
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
 
 
-def _share(starts: list[int], start: int, length: int, overlap: int, stride: int) -> Tensor:
+def blend_weights(starts: list[int], start: int, length: int, overlap: int, stride: int) -> Tensor:
     """Return the weight of a tile's score cells along an axis: with those of its neighbours they sum to 1."""
 
     def ramp(begin: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 import fcnzoo
 from fcnzoo.backbones import Backbone, FeatureInfo
 from fcnzoo.config import BackboneConfig, FCNConfig, Preprocess, SkipHeadConfig
-from fcnzoo.inference.tiles import _share, tile_layout
+from fcnzoo.inference.tiles import blend_weights, tile_layout
 from fcnzoo.model.fcn import FCN
 from fcnzoo.model.heads import build_head
 
@@ -62,7 +62,7 @@ def test_shares_sum_to_one(tile: int, overlap: int) -> None:
     size, starts = tile_layout(500, tile, overlap, 32)
     total = torch.zeros((starts[-1] + size) // 8, dtype=torch.float64)
     for start in starts:
-        share = _share(starts, start, size, overlap, 8)
+        share = blend_weights(starts, start, size, overlap, 8)
         assert (share > 0).all()
         total[start // 8 : (start + size) // 8] += share
     torch.testing.assert_close(total, torch.ones_like(total))

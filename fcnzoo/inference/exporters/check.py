@@ -11,6 +11,7 @@ from torch import Tensor
 from fcnzoo.errors import ExportError
 from fcnzoo.images.preprocess import to_tensor
 from fcnzoo.inference.predictor import Predictor
+from fcnzoo.inference.resized import sample_resized
 from fcnzoo.model.fcn import FCN, evaluating
 from fcnzoo.ops import upsample
 
@@ -100,15 +101,5 @@ def expected(model: FCN, images: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor
         tensor = torch.cat([to_tensor(image, model.preprocess) for image in images]).to(like)
         found = model.scores(tensor, aux=False)
         scores = found.main.float().cpu()
-        seen = (tensor.shape[2], tensor.shape[3])
-        grid, sampled = found.grid, seen
-        if grid.fits(seen):
-            grid, sampled = grid.replace(multiple=1, min_size=1), size
-        logits = upsample(scores, grid, sampled)
-    if logits.shape[2:] != size:
-        rows, columns = (
-            ((torch.arange(want, dtype=torch.float64) + 0.5) * (have / want)).long()
-            for want, have in zip(size, seen, strict=True)
-        )
-        logits = logits[:, :, rows][:, :, :, columns]
+    logits = sample_resized(upsample, scores, found.grid, (tensor.shape[2], tensor.shape[3]), size)
     return labels, logits, scores

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcnzoo.inference.resized import scale
+
 PRECISION = 2.0**22
 """Pillow keeps its weights for 8-bit pictures as multiples of 2⁻²² (`Resample.c`, `PRECISION_BITS = 32 − 8 − 2`)."""
 
@@ -36,7 +38,7 @@ def resize_bytes(pixels: Tensor, size: tuple[Any, Any], kind: str) -> Tensor:
 
 def _nearest(have: Any, want: Any) -> Tensor:
     """Pillow adds up its steps, and falls on the other side of a border between pixels where rounding says so."""
-    steps = _scale(have, want).expand(want)
+    steps = scale(have, want).expand(want)
     return torch.where(torch.arange(want) == 0, steps / 2, steps).cumsum(0).long()
 
 
@@ -50,23 +52,13 @@ def _rounded(total: Tensor) -> Tensor:
 
 def _filter(have: Any, want: Any, kind: str) -> Tensor:
     """Return the (want, have) matrix of an antialiasing filter along one axis, float64; rows sum to 1."""
-    scale = _scale(have, want)
-    wide = scale.clamp(min=1)
-    centre = (torch.arange(want, dtype=torch.float64) + 0.5) * scale
-    # Pillow cuts filters to whole pixels at `int(centre ± support + 0.5)`; there they are 0.
-    distance = ((torch.arange(have, dtype=torch.float64) - centre[:, None]) + 0.5).abs() * (1.0 / wide)
+    step = scale(have, want)
+    wide = step.clamp(min=1)
+    center = (torch.arange(want, dtype=torch.float64) + 0.5) * step
+    # Pillow cuts filters to whole pixels at `int(center ± support + 0.5)`; there they are 0.
+    distance = ((torch.arange(have, dtype=torch.float64) - center[:, None]) + 0.5).abs() * (1.0 / wide)
     weights = _triangle(distance) if kind == "bilinear" else _cubic(distance)
     return weights / weights.sum(1, keepdim=True)
-
-
-def _scale(have: Any, want: Any) -> Tensor:
-    """Return have / want (1), as a tensor: ONNX would divide open sizes in float32."""
-    return torch.full((1,), have, dtype=torch.float64) / torch.full((1,), want, dtype=torch.float64)
-
-
-def nearest_pixel(have: Any, want: Any) -> Tensor:
-    """Return the pixel, of `have`, in which the middle of each of `want` pixels lies."""
-    return ((torch.arange(want, dtype=torch.float64) + 0.5) * _scale(have, want)).long()
 
 
 def _triangle(distance: Tensor) -> Tensor:

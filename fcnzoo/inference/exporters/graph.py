@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnzoo.config import Grid, Preprocess
-from fcnzoo.inference.exporters.filters import nearest_pixel, resize, resize_bytes
+from fcnzoo.inference.exporters.filters import resize, resize_bytes
 from fcnzoo.inference.exporters.open_sizes import open_sizes, pick
 from fcnzoo.inference.exporters.open_windows import open_windows
+from fcnzoo.inference.resized import nearest_pixel, sample_resized
 from fcnzoo.model.fcn import FCN
 from fcnzoo.ops import label_dtype
 from fcnzoo.ops.axis import axis_taps
@@ -111,23 +112,17 @@ class PictureGraph(nn.Module):
 
     def _logits(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Sample scores at every pixel of the picture."""
-        if self.preprocess.resize is not None and self.grid.stride is None:
-            return self._sample_resized(scores, seen, size)
-        logits = self._sample(scores, seen)
         if self.preprocess.resize is None:
-            return logits
-        for axis, (want, have) in enumerate(zip(size, seen, strict=True), start=2):
-            logits = logits.index_select(axis, nearest_pixel(have, want))
-        return logits
-
-    def _sample_resized(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """Sample scores of a resized picture as `Predictor` does.
-
-        Where the scores span the resized picture, they are sampled at the picture's own pixels; where it was padded
-        too, the nearest pixel of the resized picture is taken. Both are bilinear sampling, at different places.
-        """
+            return self._sample(scores, self.grid, seen)
         if self.grid.multiple == self.grid.min_size == 1:
-            return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.grid.align_corners)
+            return sample_resized(self._sample, scores, self.grid, seen, size)
+        return self._sample_padded(scores, seen, size)
+
+    def _sample_padded(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Do what `sample_resized` does, where open sizes decide whether the resized picture was padded.
+
+        Either way it is bilinear sampling, at different places.
+        """
         padded = (self._padded(seen[0]), self._padded(seen[1]))
         fits = torch.cat([_number(a) == _number(b) for a, b in zip(seen, padded, strict=True)]).all()
         matrices = []
@@ -143,22 +138,21 @@ class PictureGraph(nn.Module):
             matrices.append((1 - away).clamp(min=0).to(scores))
         return matrices[0] @ scores @ matrices[1].T
 
-    def _sample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def _sample(self, scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
         """Do what `ops.upsample` does."""
-        if self.grid.stride is None:
-            padded = size if self.backbone.fixed_size is not None else (self._padded(size[0]), self._padded(size[1]))
-            logits = F.interpolate(scores, size=padded, mode="bilinear", align_corners=self.grid.align_corners)
-            if self.padding.multiple == self.padding.min_size == 1 or self.backbone.fixed_size is not None:
-                return logits
+        if grid.stride is None:
+            if grid.multiple == grid.min_size == 1:
+                return F.interpolate(scores, size=size, mode="bilinear", align_corners=grid.align_corners)
+            padded = (self._padded(size[0]), self._padded(size[1]))
+            logits = F.interpolate(scores, size=padded, mode="bilinear", align_corners=grid.align_corners)
             return pick(pick(logits, 2, 0, size[0], inside=True), 3, 0, size[1], inside=True)
-        if self.grid.stride == 1 and self.grid.offset.is_integer():
+        if grid.stride == 1 and grid.offset.is_integer():
             for axis, length in enumerate(size, start=2):
-                scores = pick(scores, axis, int(self.grid.offset), length)
+                scores = pick(scores, axis, int(grid.offset), length)
             return scores
         # As two matrix products: one tensor of the image's size is made, where picking and weighting makes four.
         down, across = (
-            _sampling_matrix(self.grid, length, cells, scores)
-            for length, cells in zip(size, scores.shape[2:], strict=True)
+            _sampling_matrix(grid, length, cells, scores) for length, cells in zip(size, scores.shape[2:], strict=True)
         )
         return down @ scores @ across.T
 
