@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fcnzoo.cli.console import shown
+from fcnzoo.cli.console import prepare_file, shown
 
 
 class FormatName(StrEnum):
@@ -41,7 +41,7 @@ def export(
     opset: Annotated[int, typer.Option("--opset", min=18, help="Of ONNX.")] = 18,
     license: Annotated[
         str | None,
-        typer.Option("--license", help="Licence of the weights. Default: what the model says.", show_default=False),
+        typer.Option("--license", help="License of the weights. Default: what the model says.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite a file that exists.")] = False,
 ) -> None:
@@ -53,8 +53,7 @@ def export(
 
     name = re.sub(r"[^\w.-]+", "_", Path(model).name if Path(model).is_dir() else model)
     file = out or Path(f"{name}.{to.value}")
-    if file.exists() and not force:
-        raise FileExistsError(f"{file} exists; give another --out, or --force to overwrite it")
+    prepare_file(file, "--out", force=force)
     wanted: Any = [one.strip() for one in outputs.split(",")]
     run(model, file, to.value, outputs=wanted, dtype=dtype.value, opset=opset, license=license)
     size = file.stat().st_size / 1e6

@@ -33,9 +33,9 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     """Return a picture as RGB, upright.
 
     - The EXIF orientation is applied: the picture stands as the camera was held.
-    - Grey, 1-bit, palette, CMYK and YCbCr pictures are converted by Pillow. An alpha channel is
-      dropped, as `convert("RGB")` does: the colours under transparent pixels are taken as they are.
-    - 16-bit grey (a PNG, PGM or TIFF file, Pillow's modes `I;16…`) becomes `round(value / 257)`, so that
+    - Gray, 1-bit, palette, CMYK and YCbCr pictures are converted by Pillow. An alpha channel is
+      dropped, as `convert("RGB")` does: the colors under transparent pixels are taken as they are.
+    - 16-bit gray (a PNG, PGM or TIFF file, Pillow's modes `I;16…`) becomes `round(value / 257)`, so that
       65535 is 255. 32-bit and float pictures have no agreed range and are refused.
     - Of an animation or a multi-page file, the first frame is taken.
     - Arrays and tensors hold 8-bit values; floats are refused, since nothing says whether white is 1 or 255.
@@ -114,7 +114,7 @@ def _batch_hint(ndim: int) -> str:
 
 
 def _displayable(array: np.ndarray) -> np.ndarray:
-    """Return an array (H, W, C) in a form that `Image.fromarray` takes: grey, RGB or RGBA."""
+    """Return an array (H, W, C) in a form that `Image.fromarray` takes: gray, RGB or RGBA."""
     channels = array.shape[2]
     if channels not in (1, 3, 4):
         hint = "; arrays are (H, W, C), tensors (C, H, W): permute the axes" if array.shape[0] in (1, 3, 4) else ""

@@ -23,7 +23,7 @@ class PictureGrid:
 
     Args:
         path: File that will be written: PNG, JPEG or WebP.
-        label_set: Colours.
+        label_set: Colors.
 
     Raises:
         ValueError: The suffix is of another format.

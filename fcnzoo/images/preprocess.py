@@ -55,7 +55,7 @@ def to_tensor(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return a picture as a network sees it: resized, in its channel order, scaled and normalised.
+    """Return a picture as a network sees it: resized, in its channel order, scaled and normalized.
 
     `(pixel · scale − mean) / std`, computed in float32 (float64 if that is `dtype`) in the order of
     `torchvision.transforms.ToTensor` and `Normalize`, so that it equals them to the bit.
@@ -63,7 +63,7 @@ def to_tensor(
     Args:
         image: A `PIL.Image`; or 8-bit values: an array (H, W) or (H, W, C), a tensor (C, H, W).
         preprocess: The network's preprocessing; `len(preprocess.mean)` is its C. For C = 3 a picture of
-            another mode is converted to RGB, for C = 1 to grey (Pillow's `L`: ITU-R 601 luma); for any
+            another mode is converted to RGB, for C = 1 to gray (Pillow's `L`: ITU-R 601 luma); for any
             other C give an array or tensor of exactly C channels.
         device: Where the tensor goes; the picture travels there as bytes.
         dtype: Of the result; float32 by default.
@@ -93,7 +93,7 @@ def to_tensor(
 
 
 def image_channels(image: Image.Image | np.ndarray | Tensor, channels: int) -> np.ndarray:
-    """Return an image as a writable uint8 array (H, W, `channels`), converting between grey and RGB.
+    """Return an image as a writable uint8 array (H, W, `channels`), converting between gray and RGB.
 
     Raises:
         ValueError: The image has another number of channels and cannot be converted.
@@ -102,11 +102,11 @@ def image_channels(image: Image.Image | np.ndarray | Tensor, channels: int) -> n
     if isinstance(image, Image.Image):
         if channels not in (1, 3):
             raise ValueError(
-                f"the network takes {channels} channels, and a picture is grey or RGB; "
+                f"the network takes {channels} channels, and a picture is gray or RGB; "
                 f"give a uint8 array (H, W, {channels}) or tensor ({channels}, H, W)"
             )
         mode = "L" if channels == 1 else "RGB"
-        if image.mode not in ("L", "RGB"):  # Pillow's convert would clip 16-bit grey
+        if image.mode not in ("L", "RGB"):  # Pillow's convert would clip 16-bit gray
             image = load_image(image)
         array = np.array(image if image.mode == mode else image.convert(mode))
         return array[:, :, None] if channels == 1 else array
@@ -114,8 +114,8 @@ def image_channels(image: Image.Image | np.ndarray | Tensor, channels: int) -> n
     if array.shape[2] == channels:
         return array if array.flags.writeable and min(array.strides) >= 0 else array.copy()
     if channels in (1, 3) and array.shape[2] in (1, 3, 4):
-        grey = array.shape[2] == 1
-        return image_channels(Image.fromarray(np.ascontiguousarray(array[:, :, 0] if grey else array)), channels)
+        gray = array.shape[2] == 1
+        return image_channels(Image.fromarray(np.ascontiguousarray(array[:, :, 0] if gray else array)), channels)
     raise ValueError(
         f"the network takes {channels} channels, the image has {array.shape[2]}: (H, W, C) = {array.shape}"
     )

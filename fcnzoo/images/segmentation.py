@@ -26,7 +26,7 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) class of every pixel, at the image's own size; uint8 up to 256 classes, else int16.
-        label_set: Names and colours of the classes.
+        label_set: Names and colors of the classes.
         image: The image, RGB and upright.
     """
 
@@ -70,10 +70,10 @@ class Segmentation:
         }
 
     def overlay(self, alpha: float = 0.5, legend: bool = True) -> Image.Image:
-        """Return the image with the class colours blended over it.
+        """Return the image with the class colors blended over it.
 
         Args:
-            alpha: Share of the colour, 0…1.
+            alpha: Share of the color, 0…1.
             legend: Add a strip below the image with the classes present and the share of each.
 
         Returns:
@@ -93,7 +93,7 @@ class Segmentation:
         Args:
             path: File to write; its folder is made if it is missing.
             kind: `"labels"`: a PNG whose pixel values are the labels, with the label set's palette
-                (16-bit grey above 256 classes). `"overlay"`: a picture, PNG, JPEG or WebP. `"json"`:
+                (16-bit gray above 256 classes). `"overlay"`: a picture, PNG, JPEG or WebP. `"json"`:
                 the class areas. By default a `.png` holds labels, a `.json` areas.
             alpha: Of the overlay.
             legend: Of the overlay.

@@ -1,4 +1,4 @@
-"""Label maps as pictures: coloured, laid over the photo, with a legend, or as an indexed PNG."""
+"""Label maps as pictures: colored, laid over the photo, with a legend, or as an indexed PNG."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def count_pixels(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
 
 
 def colorize(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
-    """Return a label map in the colours of its label set.
+    """Return a label map in the colors of its label set.
 
     Args:
-        labels: (H, W) integers: classes or the ignore index, which gets the border colour of VOC's masks.
-        label_set: Colours.
+        labels: (H, W) integers: classes or the ignore index, which gets the border color of VOC's masks.
+        label_set: Colors.
 
     Returns:
         An RGB image of the same size.
@@ -84,15 +84,15 @@ def _lookup(labels: np.ndarray, label_set: LabelSet, table: np.ndarray, ignored:
 
 
 def overlay(image: Image.Image, labels: np.ndarray, label_set: LabelSet, alpha: float = 0.5) -> Image.Image:
-    """Return a photo with a label map's colours blended over it.
+    """Return a photo with a label map's colors blended over it.
 
     Ignored pixels and those of a class called `background` show the photo as it is.
 
     Args:
         image: RGB photo of width W and height H.
         labels: (H, W) integers.
-        label_set: Colours.
-        alpha: Share of the colour, from 0 (photo only) to 1 (colour only).
+        label_set: Colors.
+        alpha: Share of the color, from 0 (photo only) to 1 (color only).
 
     Returns:
         An RGB image of the same size.
@@ -103,14 +103,14 @@ def overlay(image: Image.Image, labels: np.ndarray, label_set: LabelSet, alpha: 
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    colours = colorize(labels, label_set)
-    if colours.size != image.size:
+    colors = colorize(labels, label_set)
+    if colors.size != image.size:
         raise ValueError(
-            f"labels are {colours.width} × {colours.height} pixels, the image is {image.width} × {image.height}"
+            f"labels are {colors.width} × {colors.height} pixels, the image is {image.width} × {image.height}"
         )
     image = image.convert("RGB")
     shown = _lookup(labels, label_set, np.array([name != UNPAINTED for name in label_set.names]), False)
-    return Image.composite(Image.blend(image, colours, alpha), image, Image.fromarray(shown.astype(np.uint8) * 255))
+    return Image.composite(Image.blend(image, colors, alpha), image, Image.fromarray(shown.astype(np.uint8) * 255))
 
 
 def indexed(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
@@ -118,10 +118,10 @@ def indexed(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
 
     Args:
         labels: (H, W) integers.
-        label_set: Colours of the palette.
+        label_set: Colors of the palette.
 
     Returns:
-        Mode `P` with the label set's palette up to 256 classes, 16-bit grey (`I;16`) above.
+        Mode `P` with the label set's palette up to 256 classes, 16-bit gray (`I;16`) above.
 
     Raises:
         LabelError: As `check_labels`; or the ignore index, of which there are pixels, does not fit the mode.
@@ -142,9 +142,9 @@ def indexed(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """One line of a legend: a swatch (hollow without a colour) and the text beside it."""
+    """One line of a legend: a swatch (hollow without a color) and the text beside it."""
 
-    colour: tuple[int, int, int] | None
+    color: tuple[int, int, int] | None
     text: str
 
 
@@ -195,7 +195,7 @@ def legend(entries: Sequence[LegendEntry], width: int, text_size: float = 14) ->
     for i, entry in enumerate(entries):
         x, middle = pad + i % columns * pitch, pad / 2 + (i // columns + 0.5) * line
         draw.rectangle(
-            (x, middle - swatch / 2, x + swatch, middle + swatch / 2), fill=entry.colour or _PAPER, outline=_SWATCH_EDGE
+            (x, middle - swatch / 2, x + swatch, middle + swatch / 2), fill=entry.color or _PAPER, outline=_SWATCH_EDGE
         )
         draw.text((x + swatch + pad / 2, middle), entry.text, fill=_INK, font=font, anchor="lm")
     return strip
@@ -204,7 +204,7 @@ def legend(entries: Sequence[LegendEntry], width: int, text_size: float = 14) ->
 def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
     """Return a picture with a legend below it, in letters that suit its size.
 
-    The picture itself is not covered; where it is narrower than the longest entry, it is centred on a
+    The picture itself is not covered; where it is narrower than the longest entry, it is centered on a
     wider canvas.
     """
     text_size = min(max(max(picture.size) / 40, 12), 64)

@@ -75,7 +75,7 @@ def _pairs(network: nn.Module, run: Callable[[], object]) -> dict[nn.Module, nn.
 
 
 def _is_plain_convolution(module: nn.Module) -> bool:
-    """Whether a module convolves with its weight as it stands (weight standardisation does not)."""
+    """Whether a module convolves with its weight as it stands (weight standardization does not)."""
     from timm.layers.conv2d_same import Conv2dSame
 
     return type(module) in (nn.Conv2d, Conv2dSame)

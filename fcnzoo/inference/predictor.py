@@ -47,7 +47,7 @@ class Predictor:
     model: FCN
     """The network; its `preprocess` says how images become its tensors."""
     label_set: LabelSet
-    """Names and colours of its classes: its own, or `class 0`, `class 1`, … if nobody said what they are."""
+    """Names and colors of its classes: its own, or `class 0`, `class 1`, … if nobody said what they are."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Predictor:
                 order and precision. With bfloat16 some labels change at borders between classes.
             tile: Images with a side above so many pixels are segmented in tiles of that side, blended where they
                 overlap: memory is bounded by the tile and the label map. `None`: each image as a whole.
-            overlap: Pixels that neighbouring tiles share; `None`: a quarter of a tile.
+            overlap: Pixels that neighboring tiles share; `None`: a quarter of a tile.
 
         Raises:
             UnknownModelError: There is no model of that name.
@@ -102,7 +102,7 @@ class Predictor:
 
         If the network's preprocessing resizes, it sees the resized image and the label map is sampled
         from its scores at the image's own size. (Networks with a geometry of their own, such as the
-        paper's, or that pad the resized image: labels at the resized size, brought back by nearest neighbour.)
+        paper's, or that pad the resized image: labels at the resized size, brought back by nearest neighbor.)
 
         Args:
             image: Whatever [`load_image`][fcnzoo.images.load.load_image] takes, or a list of it. A network of

@@ -28,7 +28,7 @@ def tile_layout(length: int, tile: int, overlap: int, multiple: int) -> tuple[in
     Args:
         length: Pixels of the image.
         tile: Pixels of a tile, at most; brought to a multiple (up).
-        overlap: Pixels that neighbours share, at least.
+        overlap: Pixels that neighbors share, at least.
         multiple: Of which starts and lengths must be multiples.
 
     Returns:
@@ -74,7 +74,7 @@ def tiled_labels(
         size: (H, W) of the image.
         tensor: Gives the part of the image in some rows and columns, preprocessed: (1, C, h, w).
         tile: Side of a tile in pixels; brought to a multiple of the coarsest reduction.
-        overlap: Pixels that neighbours share, at least.
+        overlap: Pixels that neighbors share, at least.
 
     Returns:
         Labels (H, W), on the CPU.
@@ -86,7 +86,7 @@ def tiled_labels(
     done = 0
     above: Tensor | None = None
     for rows, stride, last in _blended_rows(model, size, tensor, tile, overlap):
-        # Two rows from before: pixels below the centre of the last row but one lie between these and the new ones.
+        # Two rows from before: pixels below the center of the last row but one lie between these and the new ones.
         window = F.pad(rows, (0, 0, 1, 0), mode="replicate") if above is None else torch.cat([above, rows], dim=2)
         above = window[:, :, -2:]
         # A replicated column shifts the columns by as much as the rows before the window's first pixel row do.
@@ -146,11 +146,11 @@ def _scores(
 
 
 def blend_weights(starts: list[int], start: int, length: int, overlap: int, stride: int) -> Tensor:
-    """Return the weight of a tile's score cells along an axis: with those of its neighbours they sum to 1."""
+    """Return the weight of a tile's score cells along an axis: with those of its neighbors they sum to 1."""
 
     def ramp(begin: int) -> Tensor:
-        centres = torch.arange(begin, begin + length, stride, dtype=torch.float64) + stride / 2 - begin
-        return torch.minimum(centres, length - centres).clamp(max=max(overlap, stride))
+        centers = torch.arange(begin, begin + length, stride, dtype=torch.float64) + stride / 2 - begin
+        return torch.minimum(centers, length - centers).clamp(max=max(overlap, stride))
 
     cells = length // stride
     total = torch.zeros(cells, dtype=torch.float64)

@@ -121,15 +121,15 @@ def test_other_modes_become_rgb(mode: str) -> None:
 
 
 def test_alpha_is_dropped() -> None:
-    """Colours under transparent pixels are taken as they are, as `convert("RGB")` does."""
+    """Colors under transparent pixels are taken as they are, as `convert("RGB")` does."""
     rgba = np.dstack([photo(), np.zeros((23, 31), np.uint8)])
     assert_same(load_image(Image.fromarray(rgba)), photo())
     assert_same(load_image(rgba), photo())
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
-def test_16_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
-    """16-bit grey files become round(value / 257), all 65,536 values checked in exact arithmetic."""
+def test_16_bit_gray_is_scaled(tmp_path: Path, suffix: str) -> None:
+    """16-bit gray files become round(value / 257), all 65,536 values checked in exact arithmetic."""
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     path = tmp_path / f"a{suffix}"
     if suffix == ".pgm":
@@ -151,7 +151,7 @@ def test_32_bit_pictures_are_refused(tmp_path: Path) -> None:
 
 
 def test_unconvertible_mode_is_refused() -> None:
-    """A mode that Pillow cannot convert (grey with premultiplied alpha) is refused by name."""
+    """A mode that Pillow cannot convert (gray with premultiplied alpha) is refused by name."""
     with pytest.raises(ValueError) as error:
         load_image(Image.new("La", (3, 3)))
     one_line(error, "'La'")
@@ -165,10 +165,10 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
 
 
 def test_arrays_of_every_shape() -> None:
-    """(H, W), (H, W, 1) are grey; (H, W, 3) is taken as it is; (H, W, 4) without its alpha."""
-    grey = photo(channels=1)
-    assert_same(load_image(grey[:, :, 0]), np.repeat(grey, 3, 2))
-    assert_same(load_image(grey), np.repeat(grey, 3, 2))
+    """(H, W), (H, W, 1) are gray; (H, W, 3) is taken as it is; (H, W, 4) without its alpha."""
+    gray = photo(channels=1)
+    assert_same(load_image(gray[:, :, 0]), np.repeat(gray, 3, 2))
+    assert_same(load_image(gray), np.repeat(gray, 3, 2))
     assert_same(load_image(photo()), photo())
     assert_same(load_image(photo(channels=4)), photo(channels=4)[:, :, :3])
     assert_same(load_image(photo()[::-1, ::2]), photo()[::-1, ::2])

@@ -59,26 +59,26 @@ def test_the_source_is_not_changed() -> None:
     np.testing.assert_array_equal(tensor.permute(1, 2, 0), photo())
 
 
-def test_grey_network() -> None:
-    """A network of one channel sees Pillow's luma; a grey source is taken as it is."""
-    grey = Preprocess(mean=(0.5,), std=(0.25,))
+def test_gray_network() -> None:
+    """A network of one channel sees Pillow's luma; a gray source is taken as it is."""
+    gray = Preprocess(mean=(0.5,), std=(0.25,))
     luma = np.asarray(Image.fromarray(photo()).convert("L"), np.float32)
     for source in (Image.fromarray(photo()), photo()):
-        np.testing.assert_allclose(to_tensor(source, grey)[0, 0].numpy(), (luma / 255 - 0.5) / 0.25, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(to_tensor(source, gray)[0, 0].numpy(), (luma / 255 - 0.5) / 0.25, rtol=0, atol=1e-6)
     one = photo(channels=1)
     for source in (one, one[:, :, 0], Image.fromarray(one[:, :, 0]), torch.from_numpy(one[:, :, 0])[None]):
-        np.testing.assert_allclose(to_tensor(source, grey)[0, 0], (one[:, :, 0] / 255 - 0.5) / 0.25, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(to_tensor(source, gray)[0, 0], (one[:, :, 0] / 255 - 0.5) / 0.25, rtol=0, atol=1e-6)
 
 
-def test_grey_source_for_a_colour_network() -> None:
-    """Grey sources are repeated over the three channels."""
+def test_gray_source_for_a_color_network() -> None:
+    """Gray sources are repeated over the three channels."""
     expected = to_tensor(np.repeat(photo(channels=1), 3, 2), IMAGENET)
     one = photo(channels=1)
     for source in (one, one[:, :, 0], Image.fromarray(one[:, :, 0])):
         assert torch.equal(to_tensor(source, IMAGENET), expected)
 
 
-def test_16_bit_grey_is_not_clipped() -> None:
+def test_16_bit_gray_is_not_clipped() -> None:
     """A 16-bit PIL image goes through the rule of `load_image`, not Pillow's clipping conversion."""
     image = Image.fromarray(np.full((4, 5), 257 * 100, np.uint16))
     assert torch.equal(to_tensor(image, IMAGENET), to_tensor(np.full((4, 5, 3), 100, np.uint8), IMAGENET))

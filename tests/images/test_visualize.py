@@ -38,14 +38,14 @@ def labels(num_classes: int, height: int = 13, width: int = 17, *, ignore: int |
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
 def test_colorize_uses_the_palette(dtype: type) -> None:
-    """Every pixel has its class's colour, ignored ones VOC's border colour."""
+    """Every pixel has its class's color, ignored ones VOC's border color."""
     array = labels(21, ignore=255).astype(dtype)
     expected = [[VOC.palette[value] if value < 21 else (224, 224, 192) for value in row] for row in array]
     np.testing.assert_array_equal(np.asarray(colorize(array, VOC)), np.array(expected, np.uint8))
 
 
 def test_negative_ignore_index() -> None:
-    """An ignore index of −1 is coloured and left out of the counts, not taken for the last class."""
+    """An ignore index of −1 is colored and left out of the counts, not taken for the last class."""
     label_set = LabelSet.from_names(["a", "b"]).replace(ignore_index=-1)
     array = np.array([[0, 1, -1, 1]])
     assert np.asarray(colorize(array, label_set))[0, 2].tolist() == [224, 224, 192]
@@ -53,13 +53,13 @@ def test_negative_ignore_index() -> None:
 
 
 def test_overlay_blends_by_alpha() -> None:
-    """Overlay is (1 − alpha) · photo + alpha · colour; 0 is the photo, 1 the colours."""
+    """Overlay is (1 − alpha) · photo + alpha · color; 0 is the photo, 1 the colors."""
     photo = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
     array = labels(11)
-    colours = np.asarray(colorize(array, CAMVID)).astype(float)
+    colors = np.asarray(colorize(array, CAMVID)).astype(float)
     for alpha in (0, 0.25, 0.5, 1):
         result = np.asarray(overlay(Image.fromarray(photo), array, CAMVID, alpha)).astype(float)
-        np.testing.assert_allclose(result, (1 - alpha) * photo + alpha * colours, atol=1)
+        np.testing.assert_allclose(result, (1 - alpha) * photo + alpha * colors, atol=1)
 
 
 def test_overlay_leaves_background_and_ignored_pixels() -> None:
@@ -87,8 +87,8 @@ def test_overlay_refuses_another_size() -> None:
 
 
 @pytest.mark.parametrize("name", ["voc", "camvid", "ade20k"])
-def test_indexed_png_keeps_labels_and_colours(name: str, tmp_path: Path) -> None:
-    """An indexed PNG reads back as the labels (255 too), and as their colours when converted."""
+def test_indexed_png_keeps_labels_and_colors(name: str, tmp_path: Path) -> None:
+    """An indexed PNG reads back as the labels (255 too), and as their colors when converted."""
     label_set = get_label_set(name)
     array = labels(len(label_set), ignore=255)
     indexed(array, label_set).save(tmp_path / "a.png")
@@ -99,7 +99,7 @@ def test_indexed_png_keeps_labels_and_colours(name: str, tmp_path: Path) -> None
 
 
 def test_more_than_256_classes_are_16_bit(tmp_path: Path) -> None:
-    """300 classes go to a 16-bit grey PNG that reads back as the labels."""
+    """300 classes go to a 16-bit gray PNG that reads back as the labels."""
     label_set = generic_label_set(300)
     array = labels(300)
     indexed(array, label_set).save(tmp_path / "a.png")
@@ -143,7 +143,7 @@ def test_legend_entries_are_sorted_shares() -> None:
     array = np.array([[7, 7, 7, 7, 0, 0, 15, 12, 255, 255]])
     entries = legend_entries(array, VOC)
     assert [entry.text for entry in entries] == ["car 50.0%", "background 25.0%", "dog 12.5%", "person 12.5%"]
-    assert [entry.colour for entry in entries] == [VOC.palette[7], None, VOC.palette[12], VOC.palette[15]]
+    assert [entry.color for entry in entries] == [VOC.palette[7], None, VOC.palette[12], VOC.palette[15]]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_legend_fits_all_entries(width: int, count: int) -> None:
     pixels = np.asarray(strip).astype(np.int64) @ [65536, 256, 1]
     counts = dict(zip(*np.unique(pixels, return_counts=True), strict=True))
     for entry in entries:
-        red, green, blue = entry.colour or (0, 0, 0)
+        red, green, blue = entry.color or (0, 0, 0)
         assert counts[red * 65536 + green * 256 + blue] > 100
 
 
 def test_legend_is_below_the_picture() -> None:
-    """The picture is not covered, and is centred where the legend is wider."""
+    """The picture is not covered, and is centered where the legend is wider."""
     picture = Image.new("RGB", (8, 6), (1, 2, 3))
     result = with_legend(picture, [LegendEntry((9, 9, 9), "a rather long name of a class 100.0%")])
     assert result.width > 100

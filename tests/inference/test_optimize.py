@@ -99,7 +99,7 @@ def test_a_fold_that_changes_scores_is_taken_back(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(fast.scores(image).main, model.scores(image).main, rtol=1e-4, atol=1e-5)
 
 
-def test_shared_and_standardised_convolutions_are_left() -> None:
+def test_shared_and_standardized_convolutions_are_left() -> None:
     """A convolution that runs twice, or that changes its weight itself, keeps its BatchNorm."""
     from timm.layers.std_conv import StdConv2d
 

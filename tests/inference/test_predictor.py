@@ -60,14 +60,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def normalised(model: FCN, image: Image.Image) -> torch.Tensor:
+def normalized(model: FCN, image: Image.Image) -> torch.Tensor:
     """Return what torchvision's transforms make of an image, (1, C, H, W)."""
     return TF.normalize(TF.to_tensor(image), list(model.preprocess.mean), list(model.preprocess.std))[None]
 
 
 def by_hand(model: FCN, image: Image.Image) -> np.ndarray:
     """Return the labels by torchvision's transforms and the network's logits."""
-    tensor = normalised(model, image)
+    tensor = normalized(model, image)
     modes = {module: module.training for module in model.modules()}
     with torch.no_grad():
         labels = model.eval()(tensor).argmax(1)[0].numpy()
@@ -148,7 +148,7 @@ def test_resize_samples_scores_at_the_images_own_size() -> None:
     """With preprocess.resize the network sees the resized image; labels are the scores' at the original size."""
     model = build(Preprocess(resize=64, std=(0.5, 0.5, 0.5)), backbone="timm/resnet10t").eval()
     image = Image.fromarray(photo(100, 150))
-    small = normalised(model, cast("Image.Image", TF.resize(image, [64])))  # pyright: ignore[reportArgumentType]
+    small = normalized(model, cast("Image.Image", TF.resize(image, [64])))  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
         scores = model.scores(small)
     assert all(scores.grid.padded(side) == side for side in (64, 96))
@@ -156,11 +156,11 @@ def test_resize_samples_scores_at_the_images_own_size() -> None:
     np.testing.assert_array_equal(Predictor(model)(image).labels, expected)
 
 
-def test_resize_with_a_padded_or_fixed_grid_goes_by_nearest_neighbour() -> None:
-    """A grid that does not just fit the image: labels at the resized size, brought back by nearest neighbour."""
+def test_resize_with_a_padded_or_fixed_grid_goes_by_nearest_neighbor() -> None:
+    """A grid that does not just fit the image: labels at the resized size, brought back by nearest neighbor."""
     model = build(Preprocess(resize=40)).eval()
     image = Image.fromarray(photo(100, 150))
-    small = normalised(model, cast("Image.Image", TF.resize(image, [40])))  # pyright: ignore[reportArgumentType]
+    small = normalized(model, cast("Image.Image", TF.resize(image, [40])))  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
         assert any(model.scores(small).grid.padded(side) != side for side in (40, 60))
         labels = model.predict(small)
@@ -168,8 +168,8 @@ def test_resize_with_a_padded_or_fixed_grid_goes_by_nearest_neighbour() -> None:
     np.testing.assert_array_equal(Predictor(model)(image).labels, expected)
 
 
-def test_grey_network() -> None:
-    """A network of one channel sees the luma of a colour image; the result keeps the colours."""
+def test_gray_network() -> None:
+    """A network of one channel sees the luma of a color image; the result keeps the colors."""
     model = build(Preprocess(mean=(0.5,), std=(0.25,)))
     image = Image.fromarray(photo())
     result = Predictor(model)(image)

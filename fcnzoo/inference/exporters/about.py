@@ -66,7 +66,7 @@ def describe(
     """Say what there is to say about a network that is exported."""
     label_set = config.label_set or generic_label_set(config.num_classes)
     channels = config.backbone.in_channels
-    order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    order = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
     small = "uint8" if config.num_classes <= 256 else "int16"
     return About(
         fcnzoo=__version__,

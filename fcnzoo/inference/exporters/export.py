@@ -51,7 +51,7 @@ def export(
     The graph holds everything: preprocessing, network, upsampling, the choice of the class. Its input `image` is
     (B, H, W, C), uint8, RGB, as Pillow, NumPy and OpenCV (after BGR → RGB) hold pictures; batch, height and width are
     open. It gives what `Predictor` gives, also where preprocessing resizes (Pillow's filters are in the graph). Names
-    and colours of the classes, the licence, where the weights come from and the network's configuration are in the
+    and colors of the classes, the license, where the weights come from and the network's configuration are in the
     file; see `About`.
 
     Before anything is written the graph is run, ONNX by onnxruntime, on made-up pictures of `check_sizes`, and compared
@@ -86,11 +86,10 @@ def export(
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     if opset < OPSET:
         raise ValueError(f"opset must be {OPSET} or later, got {opset}")
-    licence = license or _license(model)
     network = resolve_model(model)
     if isinstance(network, OptimizedFCN) or not isinstance(network, FCN):
         raise TypeError(f"model must be an FCN as create or load return it, got {type(network).__name__}")
-    about = describe(network.config, wanted, dtype, licence, network.provenance)
+    about = describe(network.config, wanted, dtype, license or _license(model), network.provenance)
     write = _onnx if to == "onnx" else _program
     content, difference = write(network, wanted, dtype, about, opset, check_sizes)
     with atomic(file) as target:

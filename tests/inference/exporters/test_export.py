@@ -85,10 +85,10 @@ def test_onnx_names_its_axes(file: Path) -> None:
 
 
 def test_onnx_says_what_it_is(resnet: FCN, file: Path) -> None:
-    """Labels, colours, licence, provenance and configuration are in the file."""
+    """Labels, colors, license, provenance and configuration are in the file."""
     about = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
     assert json.loads(about["labels"]) == ["sky", "road", "Baum", "楼"]
-    assert json.loads(about["palette"]) == [list(colour) for colour in resnet.label_set.palette]  # type: ignore[union-attr]
+    assert json.loads(about["palette"]) == [list(color) for color in resnet.label_set.palette]  # type: ignore[union-attr]
     assert about["license"] == "MIT"
     assert json.loads(about["provenance"]) == {"recipe": "none", "seed": 0}
     assert fcnzoo.config.FCNConfig.from_dict(json.loads(about["model"])) == resnet.config
@@ -275,8 +275,8 @@ def test_too_large_for_onnx(resnet: FCN, tmp_path: Path, monkeypatch: pytest.Mon
         fcnzoo.export(resnet, tmp_path / "x.onnx")
 
 
-def test_licence_and_weights_of_a_folder(resnet: FCN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder's licence and provenance go into the file; the folder's weights are what is exported."""
+def test_license_and_weights_of_a_folder(resnet: FCN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's license and provenance go into the file; the folder's weights are what is exported."""
     fcnzoo.save(resnet, tmp_path / "saved", license="CC0-1.0", provenance={"by": "hand"})
     seen: list[Any] = []
     monkeypatch.setattr(exporters, "_program", lambda model, *given: (seen.extend([model, given]), (b"x", None))[1])

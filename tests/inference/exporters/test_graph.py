@@ -91,7 +91,7 @@ def test_one_size_only() -> None:
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(channels: int) -> None:
-    """Grey pictures, and those with more channels."""
+    """Gray pictures, and those with more channels."""
     compare(alive(fcnzoo.create("fcn32s", backbone="timm/test_resnet.r160_in1k", in_channels=channels, num_classes=3)))
 
 
