@@ -21,7 +21,8 @@ import fcnzoo
 def main(folder: Path, repo: str, license: str | None, datasets: Sequence[str], sample: Path | None) -> None:
     """Publish a folder that training or `fcnzoo.save` wrote, and check that others get the same network."""
     model = fcnzoo.load(folder)
-    commit = fcnzoo.push_to_hub(model, repo, license=license, datasets=datasets, sample=sample)
+    overlay = None if sample is None else fcnzoo.Predictor(model)(sample).overlay()
+    commit = fcnzoo.push_to_hub(model, repo, license=license, datasets=datasets, sample=overlay)
 
     # What everybody can do now; the commit pins it for good.
     address = f"hf-hub:{repo}@{commit}"

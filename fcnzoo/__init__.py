@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the table below, as imports
     from fcnzoo.weights.save import save as save
     from fcnzoo.weights.verify import verify as verify
     from fcnzoo.zoo.registry import get_spec as get_spec
+    from fcnzoo.zoo.registry import is_model as is_model
     from fcnzoo.zoo.registry import list_backbones as list_backbones
     from fcnzoo.zoo.registry import list_models as list_models
     from fcnzoo.zoo.registry import register as register
@@ -72,6 +73,7 @@ _PUBLIC = {
     "get_spec": "zoo.registry",
     "Grid": "config",
     "images": "",
+    "is_model": "zoo.registry",
     "labels": "",
     "LabelSet": "labels",
     "list_backbones": "zoo.registry",

@@ -30,7 +30,7 @@ import sys
 
 sys.path.insert(0, {root!r})
 if sys.argv[1:2] == ["train"]:
-    from fcnzoo.backbones import vgg
+    from fcnzoo.backbones import paper as vgg
 
     vgg.BLOCKS, vgg.FC_CHANNELS = ((4, 2), (4, 2), (256, 1), (512, 1), (8, 1)), 16
     changes = {changes!r}

@@ -14,7 +14,7 @@ from reader import ROOT
 import fcnzoo
 from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.labels import LabelSet, get_label_set
-from fcnzoo.model.heads import bilinear_kernel
+from fcnzoo.model.skip import bilinear_kernel
 
 mpl.use("Agg")
 

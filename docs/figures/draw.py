@@ -17,7 +17,7 @@ import fcnzoo
 from docs.figures.networks import enlarge
 from fcnzoo.images.load import load_image
 from fcnzoo.images.preprocess import to_tensor
-from fcnzoo.model.heads import SkipHead, bilinear_kernel
+from fcnzoo.model.skip import SkipHead, bilinear_kernel
 
 PHOTO = Path(__file__).parents[2] / "examples" / "street.jpg"
 INK = "#7f7f7f"

@@ -11,15 +11,10 @@ from torch import Tensor, nn
 
 from fcnzoo.backbones.base import Backbone, FeatureInfo, Pretrained, logger
 from fcnzoo.backbones.convolutional import reshape_linear
-from fcnzoo.config import BackboneConfig, Grid, Preprocess, fit_channels
+from fcnzoo.config import CAFFE, BackboneConfig, Grid, Preprocess, fit_channels
 from fcnzoo.errors import UnknownModelError, WeightsError
 from fcnzoo.files.keys import check_keys
 from fcnzoo.files.safetensors import read_safetensors
-
-CAFFE = Preprocess(
-    mean=(104.00698793, 116.66876762, 122.67891434), std=(1.0, 1.0, 1.0), channel_order="bgr", value_range=255
-)
-"""Mean of ImageNet in BGR, 0–255: `infer.py` of the authors' repository."""
 
 IMAGENET = Preprocess()
 """Of the VGG-16 that timm (`vgg16.tv_in1k`) and torchvision publish."""

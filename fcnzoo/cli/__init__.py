@@ -14,14 +14,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcnzoo.cli import convert, evaluate, export, mirror, publish, segment, train, verify, zoo
+from fcnzoo.cli import convert, evaluate, export, info, mirror, publish, segment, train, verify
+from fcnzoo.cli import list as list_
 from fcnzoo.cli.console import complain
 from fcnzoo.errors import FCNZooError
 from fcnzoo.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "list": zoo.list_models,
-    "info": zoo.info,
+    "list": list_.list_models,
+    "info": info.info,
     "segment": segment.segment,
     "train": train.train,
     "evaluate": evaluate.evaluate,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnzoo.cli.console import Device, prepare_file, pick_device, print_table
+from fcnzoo.cli.console import Device, pick_device, prepare_file, print_table
 
 if TYPE_CHECKING:
     from fcnzoo.data import SegmentationDataset

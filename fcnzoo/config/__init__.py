@@ -1,20 +1,23 @@
 """What networks and weights are: frozen records that go to JSON and back. Nothing here imports torch."""
 
-from fcnzoo.config.grid import Border, Grid
+from fcnzoo.config.grid import Border, Grid, Padding
+from fcnzoo.config.heads import DilatedHeadConfig, SkipHeadConfig
 from fcnzoo.config.network import (
+    CAFFE,
     FORMAT,
+    IMAGENET_255,
     BackboneConfig,
-    DilatedHeadConfig,
     FCNConfig,
     LossConfig,
     Preprocess,
-    SkipHeadConfig,
     fit_channels,
 )
 from fcnzoo.config.spec import Metric, ModelSpec, Publication, Weights
 
 __all__ = [
+    "CAFFE",
     "FORMAT",
+    "IMAGENET_255",
     "BackboneConfig",
     "Border",
     "DilatedHeadConfig",
@@ -23,6 +26,7 @@ __all__ = [
     "LossConfig",
     "Metric",
     "ModelSpec",
+    "Padding",
     "Preprocess",
     "Publication",
     "SkipHeadConfig",

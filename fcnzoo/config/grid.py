@@ -56,4 +56,25 @@ class Grid(Record):
 
     def padded(self, size: int) -> int:
         """Return the length that the network sees of an image axis of `size` pixels."""
-        return -(-max(size, self.min_size) // self.multiple) * self.multiple
+        return _padded(size, self.multiple, self.min_size)
+
+
+@dataclass(frozen=True)
+class Padding(Record):
+    """How images are padded at their bottom and right before a network sees them.
+
+    Attributes:
+        multiple: Each side becomes a multiple of this.
+        min_size: Each side becomes at least this.
+    """
+
+    multiple: int = 1
+    min_size: int = 1
+
+    def padded(self, size: int) -> int:
+        """Return the length that the network sees of an image axis of `size` pixels."""
+        return _padded(size, self.multiple, self.min_size)
+
+
+def _padded(size: int, multiple: int, min_size: int) -> int:
+    return -(-max(size, min_size) // multiple) * multiple

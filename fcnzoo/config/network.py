@@ -11,17 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fcnzoo.config.heads import MAX_CHANNELS, DilatedHeadConfig, SkipHeadConfig
 from fcnzoo.files.records import Record
-from fcnzoo.labels import LabelSet
+from fcnzoo.labels import LabelSet, LabelSetLike, as_label_set
 
 FORMAT = 1
 """Version of the JSON form of `FCNConfig`; raised when an older library could misread it."""
-
-MAX_CHANNELS = 2**16
-"""Most channels of an image or of a hidden layer."""
-
-MAX_CONVS = 64
-"""Most convolutions of a head; files are read that say a billion."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,15 @@ class Preprocess(Record):
             self.refuse("std", "must be positive")
         if self.resize is not None and self.resize < 1:
             self.refuse("resize", "must be at least 1")
+
+
+CAFFE = Preprocess(
+    mean=(104.00698793, 116.66876762, 122.67891434), std=(1.0, 1.0, 1.0), channel_order="bgr", value_range=255
+)
+"""Mean of ImageNet in BGR, 0–255: `infer.py` of the repository of Long et al."""
+
+IMAGENET_255 = Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), value_range=255)
+"""Mean and deviation of ImageNet in RGB, 0–255: `img_norm_cfg` of mmsegmentation's `configs/_base_/datasets`."""
 
 
 @dataclass(frozen=True)
@@ -104,84 +108,6 @@ class BackboneConfig(Record):
     def architecture(self) -> str:
         """The name inside its source, with the tag, if any: `"resnet50.a1_in1k"`."""
         return self.name.partition("/")[2]
-
-
-@dataclass(frozen=True)
-class SkipHeadConfig(Record):
-    """The skip fusion of Long et al. 2015: FCN-32s, FCN-16s, FCN-8s.
-
-    Attributes:
-        stride: Finest reduction that is scored: 32 (no fusion), 16 or 8.
-        hidden_channels: 0 scores the features with a 1×1 convolution, as the paper does; more puts a
-            3×3 convolution, BatchNorm and ReLU of that width before each score layer.
-        dropout: Probability of dropping a hidden feature (only with `hidden_channels`).
-        detail: Finer reductions, 4 or 4 and 2, that are scored and added after the fusion of the paper,
-            which stops at 8: for poles, signs and other thin things.
-        detail_channels: As `hidden_channels`, for these.
-        init: Score layers start at zero (the paper) or from Xavier's uniform distribution.
-        subpixel: Side of the block of scores that the finest score layer gives for each feature: 2 doubles
-            the resolution of the scores (dense upsampling convolution, Wang et al. 2018). 1: the paper.
-        upsampling: `"bilinear"`: the frozen bilinear sampling of the scores. `"deconv"`: the scores are
-            brought to stride 1 by a learned, bilinearly initialised `ConvTranspose2d` (d2l);
-            `"deconv_depthwise"`: the same with one kernel per class.
-    """
-
-    kind: Literal["skip"] = "skip"
-    stride: Literal[8, 16, 32] = 8
-    hidden_channels: int = 0
-    dropout: float = 0.0
-    detail: tuple[Literal[4, 2], ...] = ()
-    detail_channels: int = 0
-    init: Literal["zero", "xavier"] = "zero"
-    subpixel: Literal[1, 2, 4, 8] = 1
-    upsampling: Literal["bilinear", "deconv", "deconv_depthwise"] = "bilinear"
-
-    def check(self) -> None:
-        """See `Record.check`."""
-        if not 0 <= self.hidden_channels <= MAX_CHANNELS:
-            self.refuse("hidden_channels", f"must be 0 or more, at most {MAX_CHANNELS}")
-        if self.detail not in ((), (4,), (4, 2)) or (self.detail and self.stride != 8):
-            self.refuse("detail", "must be empty, [4] or [4, 2], and goes with stride=8")
-        if not 0 <= self.detail_channels <= MAX_CHANNELS or (self.detail_channels and not self.detail):
-            self.refuse("detail_channels", f"must be 0 or more, at most {MAX_CHANNELS}, and goes with detail")
-        if self.detail and self.upsampling != "bilinear":
-            self.refuse("detail", "goes only with upsampling='bilinear'")
-        if not 0 <= self.dropout < 1:
-            self.refuse("dropout", "must be in [0, 1)")
-        if self.dropout and not self.hidden_channels:
-            self.refuse("dropout", "needs hidden_channels")
-        if self.subpixel > 1 and self.upsampling != "bilinear":
-            self.refuse("subpixel", "goes only with upsampling='bilinear'")
-
-
-@dataclass(frozen=True)
-class DilatedHeadConfig(Record):
-    """The FCNHead of torchvision and mmsegmentation: 3×3 convolutions, then a 1×1 score layer.
-
-    Attributes:
-        hidden_channels: Width of the 3×3 convolutions; `None`: a quarter of the features' (torchvision).
-        num_convs: How many 3×3 convolutions (torchvision 1, mmsegmentation 2).
-        concat_input: Concatenate the features to the last convolution's output and mix them with
-            one more 3×3 convolution (mmsegmentation's `conv_cat`).
-        dropout: Probability of dropping an element before the score layer.
-        align_corners: Scores are resized as by `F.interpolate(align_corners=True)` (some of mmsegmentation's).
-    """
-
-    kind: Literal["dilated"] = "dilated"
-    hidden_channels: int | None = None
-    num_convs: int = 1
-    concat_input: bool = False
-    dropout: float = 0.1
-    align_corners: bool = False
-
-    def check(self) -> None:
-        """See `Record.check`."""
-        if self.hidden_channels is not None and not 1 <= self.hidden_channels <= MAX_CHANNELS:
-            self.refuse("hidden_channels", f"must be at least 1, at most {MAX_CHANNELS} (or None)")
-        if not 1 <= self.num_convs <= MAX_CONVS:
-            self.refuse("num_convs", f"must be at least 1, at most {MAX_CONVS}")
-        if not 0 <= self.dropout < 1:
-            self.refuse("dropout", "must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -266,6 +192,32 @@ class FCNConfig(Record):
                 f"FCNConfig.loss.ignore_index {self.loss.ignore_index} is one of the {self.num_classes} classes; "
                 "choose a value outside 0…num_classes−1 (−1, say)"
             )
+
+    def with_classes(self, num_classes: int | None = None, label_set: LabelSetLike | None = None) -> FCNConfig:
+        """Return the config of the same network for other classes; what belonged to the old ones goes.
+
+        Args:
+            num_classes: K; with `label_set` it must agree.
+            label_set: Their names. Without: nameless, unless K stays.
+
+        Raises:
+            ValueError: The two contradict each other, or are impossible.
+            TypeError: One of them has a wrong type.
+        """
+        if label_set is not None:
+            label_set = as_label_set(label_set)
+            if num_classes not in (None, len(label_set)):
+                raise ValueError(
+                    f"num_classes={num_classes}, but label_set has {len(label_set)} names; leave one of them out"
+                )
+            loss = self.loss.replace(class_weights=None, ignore_index=label_set.ignore_index)
+            return self.replace(num_classes=len(label_set), label_set=label_set, loss=loss)
+        if num_classes is None or num_classes == self.num_classes:
+            return self
+        loss = self.loss.replace(class_weights=None)
+        if isinstance(num_classes, int) and num_classes > loss.ignore_index >= 0:
+            loss = loss.replace(ignore_index=-1)  # 255 is a class of its own here
+        return self.replace(num_classes=num_classes, label_set=None, loss=loss)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str | None = None) -> FCNConfig:

@@ -58,7 +58,7 @@ class PhotometricJitter(JointTransform):
 class Normalize(JointTransform):
     """Bring an image into the channel order, value range, mean and deviation of a network; masks stay.
 
-    For uint8 images it computes what `fcnzoo.images.preprocess.to_tensor` does, to the bit; it does not resize.
+    For uint8 images it computes what `fcnzoo.images.to_tensor` does, to the bit; it does not resize.
     A network of one channel gets the ITU-R 601 grey of the image.
 
     Args:

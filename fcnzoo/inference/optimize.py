@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fcnzoo.inference.folding import fold_batchnorms
 from fcnzoo.inference.winograd_choice import use_winograd
 from fcnzoo.model.fcn import FCN, Scores, evaluating
+from fcnzoo.model.inputs import check_image
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 """What `optimize` takes as a precision."""
@@ -86,7 +87,7 @@ class OptimizedFCN(FCN):
         """Compute scores (B, K, h, w), float32; see `FCN.scores`."""
         if aux:
             raise ValueError("aux=True, but an optimized network has no aux head; use the network it was made from")
-        self._check_image(image)
+        check_image(image, self.config.backbone.in_channels, self.dtype)
         image = self._fit(image).to(self._precision, memory_format=self._memory_format)
         return Scores(self.head(self.backbone(image)).float(), None, self.grid, None)
 

@@ -7,14 +7,23 @@ somebody asks for them. `source` in each file says where its names and colours c
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from fcnzoo.errors import LabelError, UnknownModelError
 from fcnzoo.files.records import Record, near
 
-__all__ = ["LabelSet", "generic_label_set", "get_label_set", "list_label_sets", "voc_colormap"]
+__all__ = [
+    "LabelSet",
+    "LabelSetLike",
+    "as_label_set",
+    "generic_label_set",
+    "get_label_set",
+    "list_label_sets",
+    "voc_colormap",
+]
 
 Colour = tuple[int, int, int]
 
@@ -127,6 +136,28 @@ class LabelSet(Record):
             palette=voc_colormap(len(names)),
             ignore_index=IGNORE_INDEX if len(names) <= IGNORE_INDEX else -1,
         )
+
+
+LabelSetLike: TypeAlias = LabelSet | Iterable[str] | Mapping[int, str]
+"""What stands for a label set wherever one is asked for: the set, the names in the order of the class numbers, or
+`{0: "sky", 1: "road"}`, as the configs of transformers have it (`id2label`)."""
+
+
+def as_label_set(value: LabelSetLike) -> LabelSet:
+    """Return the label set that a set, a list of names or names by number mean.
+
+    Raises:
+        TypeError: It is a single text, or does not hold texts.
+        ValueError: A name is empty or comes twice, or there is none; the numbers are not 0, 1, … K−1.
+    """
+    if isinstance(value, LabelSet):
+        return value
+    if isinstance(value, Mapping):
+        by_number = {int(number): name for number, name in value.items()}  # JSON has made texts of the numbers
+        if sorted(by_number) != list(range(len(value))):
+            raise ValueError(f"names by number must have the numbers 0…{len(value) - 1}, got {sorted(by_number)[:10]}")
+        value = [by_number[i] for i in range(len(by_number))]
+    return LabelSet.from_names(value)
 
 
 def voc_colormap(count: int) -> tuple[Colour, ...]:

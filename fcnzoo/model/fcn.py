@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from fcnzoo.backbones import Backbone, build_backbone
 from fcnzoo.backbones.base import Pretrained
-from fcnzoo.config import FCNConfig, Grid, Preprocess
-from fcnzoo.labels import LabelSet
-from fcnzoo.model.heads import DilatedHead, SkipHead, build_head
-from fcnzoo.ops import check_labels, upsample, upsample_argmax, upsample_cross_entropy
+from fcnzoo.config import FCNConfig, Grid, Padding, Preprocess
+from fcnzoo.labels import LabelSet, LabelSetLike
+from fcnzoo.model.heads import DilatedHead, SkipHead, build_heads
+from fcnzoo.model.inputs import check_image, check_target
+from fcnzoo.model.score_rows import carry_rows, score_keys
+from fcnzoo.ops import upsample, upsample_argmax, upsample_cross_entropy
 
 
 class Scores(NamedTuple):
@@ -83,7 +85,7 @@ class FCN(nn.Module):
         self._aux_grids = (
             tuple(_padded(aux_head.grid, backbone, size) for size in smallest) if aux_head else (None, None)
         )
-        self._padding = tuple(Grid(multiple=backbone.size_multiple, min_size=size) for size in smallest)
+        self._padding = tuple(Padding(multiple=backbone.size_multiple, min_size=size) for size in smallest)
 
     @property
     def num_classes(self) -> int:
@@ -106,7 +108,7 @@ class FCN(nn.Module):
         return self._grids[self.training]
 
     @property
-    def padding(self) -> Grid:
+    def padding(self) -> Padding:
         """How images are padded at their bottom and right: to a `multiple`, and to a `min_size`."""
         return self._padding[self.training]
 
@@ -121,7 +123,7 @@ class FCN(nn.Module):
             ValueError: Wrong rank, number of channels, or empty; or `aux=True` without an aux head.
             TypeError: Wrong dtype.
         """
-        self._check_image(image)
+        check_image(image, self.config.backbone.in_channels, self.dtype)
         if aux and self.aux_head is None:
             raise ValueError("aux=True, but this network has no aux head; create it with aux=True")
         with_aux = self.aux_head is not None and (self.training if aux is None else aux)
@@ -147,12 +149,11 @@ class FCN(nn.Module):
             TypeError: A dtype does not fit.
             LabelError: The target holds a label outside the range.
         """
-        self._check_image(image)
-        size = (image.shape[-2], image.shape[-1])
         if target is None:
             scores = self.scores(image, aux=False)
-            return upsample(scores.main, scores.grid, size)
-        self._check_target(image, target)
+            return upsample(scores.main, scores.grid, (image.shape[-2], image.shape[-1]))
+        check_image(image, self.config.backbone.in_channels, self.dtype)
+        check_target(target, image, self.num_classes, self.config.loss.ignore_index, on_gpu=self.check_gpu_labels)
         scores = self.scores(image)
         loss = self._loss(scores.main, target, scores.grid)
         if scores.aux is not None and scores.aux_grid is not None:
@@ -176,6 +177,64 @@ class FCN(nn.Module):
         with evaluating(self), torch.no_grad():
             scores = self.scores(image, aux=False)
             return upsample_argmax(scores.main, scores.grid, (image.shape[-2], image.shape[-1]))
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Compute what the heads see, for another head or another use.
+
+        Args:
+            image: (B, C, H, W), floating point, preprocessed; any H, W ≥ 1.
+
+        Returns:
+            One map (B, C_i, ⌈H / r_i⌉, ⌈W / r_i⌉) for each of `backbone.features`, which say C_i and r_i, finest
+            first. The image is padded for the backbone and the maps are cropped again. Where features do not lie on
+            the image (the paper's geometry, networks of one fixed size) they come whole.
+
+        Raises:
+            ValueError: Wrong rank, number of channels, or empty.
+            TypeError: Wrong dtype.
+        """
+        check_image(image, self.config.backbone.in_channels, self.dtype)
+        maps = self.backbone(self._fit(image))
+        if self.backbone.fixed_size is not None:
+            return maps
+        height, width = image.shape[-2:]
+        return [
+            feature
+            if info.grid.stride is not None
+            else feature[..., : -(-height // info.reduction), : -(-width // info.reduction)]
+            for feature, info in zip(maps, self.backbone.features, strict=True)
+        ]
+
+    @torch.no_grad()
+    def reset_classifier(self, num_classes: int | None = None, label_set: LabelSetLike | None = None) -> None:
+        """Give the network other classes: fresh score layers, everything else as it is.
+
+        What the score layers say about a class that both label sets have by the same name is kept, as
+        [`create`][fcnzoo.create] does; the log says which. The score layers are new parameters: make the optimizer
+        afterwards.
+
+        Args:
+            num_classes: K.
+            label_set: Names of the classes instead of their number, or besides it.
+
+        Raises:
+            ValueError: Neither is given, they contradict each other, or are impossible.
+            TypeError: One of them has a wrong type.
+        """
+        if num_classes is None and label_set is None:
+            raise ValueError("reset_classifier needs num_classes or label_set")
+        old, trained = self.state_dict(), self.config
+        config = trained.with_classes(num_classes, label_set)
+        scores = score_keys(self, trained.num_classes)
+        like = next(self.head.parameters())
+        head, aux_head = build_heads(config, self.backbone.features)
+        for name, fresh in (("head", head), ("aux_head", aux_head)):
+            if fresh is not None:
+                kept = {key: old[f"{name}.{key}"] for key in fresh.state_dict() if f"{name}.{key}" not in scores}
+                fresh.load_state_dict(kept, strict=False)
+                setattr(self, name, fresh.to(like).train(getattr(self, name).training))
+        self.config = config
+        carry_rows(self, config, trained, {key: old[key] for key in scores})
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Put the network on the Hub; see [`fcnzoo.push_to_hub`][fcnzoo.weights.push.push_to_hub] for the options.
@@ -210,42 +269,10 @@ class FCN(nn.Module):
         bottom, right = padding.padded(height) - height, padding.padded(width) - width
         return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
 
-    def _check_image(self, image: Tensor) -> None:
-        if not isinstance(image, Tensor):
-            raise TypeError(
-                f"image must be a tensor (B, C, H, W), got {type(image).__name__}; "
-                "fcnzoo.Predictor takes pictures and paths"
-            )
-        channels = self.config.backbone.in_channels
-        if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
-            raise ValueError(
-                f"image must be (B, {channels}, H, W) with nothing empty, got shape {tuple(image.shape)}; "
-                "add the batch axis with image[None], or build with in_channels=…"
-            )
-        if not image.is_floating_point():
-            raise TypeError(
-                f"image must be floating point, got {image.dtype}; preprocess it (fcnzoo.Predictor does, "
-                "or fcnzoo.images.preprocess.to_tensor)"
-            )
-        dtype = self.dtype
-        if image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
-            raise TypeError(f"image is {image.dtype}, the network {dtype}; use image.to({dtype}) or autocast")
-
     @property
     def dtype(self) -> torch.dtype:
         """Of the score layers."""
         return next(self.head.parameters()).dtype
-
-    def _check_target(self, image: Tensor, target: Tensor) -> None:
-        wanted = (image.shape[0], image.shape[-2], image.shape[-1])
-        if tuple(target.shape) != wanted:
-            raise ValueError(f"target must have the image's batch and size {wanted}, got shape {tuple(target.shape)}")
-        if target.is_floating_point() or target.dtype == torch.bool:
-            raise TypeError(f"target must be of an integer dtype, got {target.dtype}")
-        if torch.compiler.is_compiling() or target.is_meta:
-            return
-        if target.device.type == "cpu" or self.check_gpu_labels:
-            check_labels(target, self.num_classes, self.config.loss.ignore_index)
 
 
 def _padded(grid: Grid, backbone: Backbone, min_size: int) -> Grid:
@@ -271,9 +298,4 @@ def build(config: FCNConfig, *, pretrained_backbone: Pretrained = False) -> FCN:
         WeightsError: The backbone's weights cannot be had or do not fit.
     """
     backbone = build_backbone(config.backbone, pretrained_backbone)
-    name = config.backbone.name
-    head = build_head(config.head, backbone.features, config.num_classes, name)
-    aux_head = None
-    if config.aux_head is not None:
-        aux_head = DilatedHead(config.aux_head, backbone.features, config.num_classes, name, depth=-2)
-    return FCN(config, backbone, head, aux_head)
+    return FCN(config, backbone, *build_heads(config, backbone.features))

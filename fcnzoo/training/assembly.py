@@ -16,10 +16,10 @@ from fcnzoo.data import (
 from fcnzoo.errors import WeightsError
 from fcnzoo.labels import LabelSet, get_label_set
 from fcnzoo.model.fcn import build
+from fcnzoo.model.score_rows import score_keys
 from fcnzoo.training.recipe import Recipe
 from fcnzoo.weights.factory import create
 from fcnzoo.weights.load import load
-from fcnzoo.weights.score_rows import score_keys
 
 if TYPE_CHECKING:
     from fcnzoo.config import FCNConfig
@@ -151,7 +151,7 @@ def initialise_from(model: FCN, folder: str | Path) -> Transfer:
     """
     source = load(folder)
     theirs, own = source.state_dict(), model.state_dict()
-    scores = score_keys(model) if source.num_classes != model.num_classes else set()
+    scores = score_keys(model, model.num_classes) if source.num_classes != model.num_classes else set()
     taken, fresh = [], []
     for name, value in own.items():
         if name in theirs and theirs[name].shape == value.shape:

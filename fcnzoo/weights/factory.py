@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,7 +14,8 @@ import torch
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, fit_channels
 from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import BackboneError, WeightsError
-from fcnzoo.labels import LabelSet
+from fcnzoo.files.records import near
+from fcnzoo.labels import LabelSetLike
 from fcnzoo.model.fcn import FCN, build
 from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE, read_config
 from fcnzoo.zoo import registry
@@ -28,15 +30,17 @@ def create(
     *,
     pretrained: bool = False,
     num_classes: int | None = None,
-    labels: LabelSet | Iterable[str] | None = None,
+    label_set: LabelSetLike | None = None,
     in_channels: int | None = None,
     backbone: str | None = None,
     pretrained_backbone: Pretrained = False,
     aux: bool | None = None,
     output_stride: Literal[8, 16, 32] | None = None,
+    head: Mapping[str, Any] | None = None,
     geometry: Literal["paper", "same"] | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    **foreign: Any,
 ) -> FCN:
     """Create a network by name.
 
@@ -46,17 +50,21 @@ def create(
             `hf-hub:org/name[@revision]`, a network that `push_to_hub` wrote.
         pretrained: Load trained segmentation weights: those of the tag, or the default ones.
         num_classes: K. Other than the weights', only the score layers stay fresh.
-        labels: Names of the classes instead of their number. What trained weights say about classes of the same
-            name is kept ("road" stays road); the log says which, and only the other classes' scores are fresh.
+        label_set: Names of the classes instead of their number: a `LabelSet`, a list, or `{0: "sky", …}`. What
+            trained weights say about classes of the same name is kept ("road" stays road); the log says which, and
+            only the other classes' scores are fresh.
         in_channels: Channels of the image; by default as the entry says (3 for every built-in one).
         backbone: For a bare head: `"timm/…"`, `"torchvision/…"`, `"paper/vgg16"`.
         pretrained_backbone: `True`: the provider's ImageNet weights; a path: a local safetensors file with
             the provider's keys. Not together with `pretrained`, which brings the backbone's.
         aux: With or without the auxiliary head; by default as the entry says (dilated heads have one).
         output_stride: Coarsest reduction of the backbone (8, 16 or 32), by dilation.
+        head: Options of the head, `{"dropout": 0.1}`: fields of [`SkipHeadConfig`][fcnzoo.config.SkipHeadConfig] or
+            [`DilatedHeadConfig`][fcnzoo.config.DilatedHeadConfig].
         geometry: For the paper's VGG-16: `"paper"` or `"same"` (no padding by 100).
         device: Where to build it; `"meta"` builds without memory or time.
         dtype: Of the parameters.
+        **foreign: None is known; words of other libraries are answered with fcnzoo's.
 
     Returns:
         The network, in training mode, as PyTorch's own are (`.eval()` before use, or `.predict`).
@@ -66,13 +74,16 @@ def create(
         BackboneError: The backbone cannot serve the head.
         WeightsError: Weights do not exist, cannot be had, or do not fit.
         ValueError: An argument is impossible, or two contradict each other.
+        TypeError: There is no such argument (the text says what it is called here), or one has a wrong type.
     """
+    if foreign:
+        raise TypeError(_unknown_keyword(next(iter(foreign))))
     if pretrained and pretrained_backbone is not False:
         raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
     from fcnzoo.weights.load import load_as
 
     base, folder = _look_up(name, backbone, pretrained)
-    config = _configure(_relabel(base, num_classes, labels), in_channels, aux, output_stride, geometry)
+    config = _configure(base.with_classes(num_classes, label_set), in_channels, aux, output_stride, geometry, head)
     if pretrained_backbone is not False and config.backbone.source == "paper":
         # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
         config = config.replace(preprocess=None)
@@ -81,6 +92,41 @@ def create(
     with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
         model = build(config, pretrained_backbone=pretrained_backbone)
     return model.to(device=device, dtype=dtype)
+
+
+FOREIGN_WORDS = {
+    "in_chans": "in_channels=",
+    "classes": "num_classes=, or label_set= for their names",
+    "labels": "label_set=",
+    "id2label": "label_set=",
+    "class_names": "label_set=",
+    "encoder_name": "backbone=, with a bare head: create('fcn8s', backbone='timm/…')",
+    "encoder": "backbone=, with a bare head: create('fcn8s', backbone='timm/…')",
+    "encoder_weights": "pretrained_backbone=True for ImageNet weights of the backbone, pretrained=True for the whole",
+    "encoder_depth": "the head's name: fcn32s, fcn16s and fcn8s say how fine the finest feature is",
+    "encoder_output_stride": "output_stride=",
+    "weights": "pretrained=True; a tag in the name says which: 'fcn_resnet50.coco_voc'",
+    "weights_backbone": "pretrained_backbone=True, or the path of a .safetensors file",
+    "backbone_weights": "pretrained_backbone=True, or the path of a .safetensors file",
+    "checkpoint_path": "fcnzoo.load(folder) for a saved network, fcnzoo.convert for other libraries' files",
+    "aux_loss": "aux=True",
+    "aux_params": "aux=True",
+    "drop_rate": "head={'dropout': …}",
+    "dropout": "head={'dropout': …}",
+    "features_only": "model.features(image), which every network has",
+    "out_indices": "model.features(image), which gives all of them",
+    "activation": "softmax on the logits, or model.predict(image) for labels",
+    "progress": "no argument: downloads go to the log",
+}
+"""What timm, torchvision, segmentation_models_pytorch and transformers call the arguments of `create`, and what does
+the same here."""
+
+
+def _unknown_keyword(name: str) -> str:
+    if name in FOREIGN_WORDS:
+        return f"create() has no argument {name!r}; in fcnzoo that is {FOREIGN_WORDS[name]}"
+    known = [known for known in inspect.signature(create).parameters if known != "foreign"]
+    return f"create() has no argument {name!r}.{near(name, known)} Its arguments are {', '.join(known)}"
 
 
 def pretrained_weights(name: str) -> tuple[ModelSpec, Weights]:
@@ -158,31 +204,18 @@ def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
     return ModelSpec(name=f"{name}_{plain}", config=head_config(name, full)), None
 
 
-def _relabel(config: FCNConfig, num_classes: int | None, labels: LabelSet | Iterable[str] | None) -> FCNConfig:
-    """Give a config other classes; what belonged to the old ones (weights of the loss) goes."""
-    if labels is not None:
-        label_set = labels if isinstance(labels, LabelSet) else LabelSet.from_names(labels)
-        if num_classes not in (None, len(label_set)):
-            raise ValueError(f"num_classes={num_classes}, but labels has {len(label_set)} names; leave one of them out")
-        loss = config.loss.replace(class_weights=None, ignore_index=label_set.ignore_index)
-        return config.replace(num_classes=len(label_set), label_set=label_set, loss=loss)
-    if num_classes is None or num_classes == config.num_classes:
-        return config
-    loss = config.loss.replace(class_weights=None)
-    if isinstance(num_classes, int) and num_classes > loss.ignore_index >= 0:
-        loss = loss.replace(ignore_index=-1)  # 255 is a class of its own here
-    return config.replace(num_classes=num_classes, label_set=None, loss=loss)
-
-
 def _configure(
     config: FCNConfig,
     in_channels: int | None,
     aux: bool | None,
     output_stride: Literal[8, 16, 32] | None,
     geometry: Literal["paper", "same"] | None,
+    head: Mapping[str, Any] | None,
 ) -> FCNConfig:
     """Put the caller's other wishes into a config."""
     changes: dict[str, Any] = {}
+    if head is not None:
+        changes["head"] = type(config.head).from_dict({**config.head.to_dict(), **head}, where="head")
     backbone: dict[str, Any] = {}
     if in_channels is not None and in_channels != config.backbone.in_channels:
         backbone["in_channels"] = in_channels

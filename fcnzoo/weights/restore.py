@@ -13,9 +13,9 @@ from fcnzoo.errors import BackboneError, UnknownModelError, WeightsError
 from fcnzoo.files.keys import check_keys
 from fcnzoo.files.safetensors import Entry, SafetensorsFile
 from fcnzoo.model.fcn import FCN, build
-from fcnzoo.model.heads import DilatedHead, build_head
+from fcnzoo.model.heads import build_heads
+from fcnzoo.model.score_rows import carry_rows, same_classes, score_keys
 from fcnzoo.weights.folder import config_error
-from fcnzoo.weights.score_rows import carry_rows, same_classes, score_keys
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """In what a floating-point weight may be stored."""
@@ -52,7 +52,7 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
     if config.aux_head is None and trained.aux_head is not None:
         used -= {key for key in used if key.startswith("aux_head.")}
     own = model.state_dict()
-    scores = set() if same_classes(config, trained) else score_keys(model)
+    scores = set() if same_classes(config, trained) else score_keys(model, config.num_classes)
     fresh = scores | {
         key for key in own if config.aux_head and trained.aux_head is None and key.startswith("aux_head.")
     }
@@ -66,7 +66,7 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
     if fresh:
         _renew_heads(model)
     if scores:
-        carry_rows(model, trained, {key: state[key] for key in scores & state.keys()})
+        carry_rows(model, config, trained, {key: state[key] for key in scores & state.keys()})
     for key in own.keys() - state.keys() - fresh:  # step counters that older files lack; see `check_keys`
         state[key] = torch.zeros(own[key].shape, dtype=own[key].dtype, device="cpu")
     kept = {key: tensor for key, tensor in state.items() if key not in fresh}
@@ -121,12 +121,8 @@ def check_fit(
 
 def _renew_heads(model: FCN) -> None:
     """Initialise the heads, which were built without memory: some of their weights are not in the file."""
-    config, features = model.config, model.backbone.features
-    name = config.backbone.name
     with torch.device("cpu"):
-        model.head = build_head(config.head, features, config.num_classes, name)
-        if config.aux_head is not None:
-            model.aux_head = DilatedHead(config.aux_head, features, config.num_classes, name, depth=-2)
+        model.head, model.aux_head = build_heads(model.config, model.backbone.features)
 
 
 def _rebuild_buffers(model: FCN) -> None:

@@ -18,7 +18,17 @@ from fcnzoo.zoo.catalog import PAPER, backbone_names, heads_by_backbone, timm_na
 from fcnzoo.zoo.entries import DEFAULT_MODEL, ENTRIES
 from fcnzoo.zoo.plugins import Plugins
 
-__all__ = ["DEFAULT_MODEL", "HEADS", "ModelSpec", "Weights", "get_spec", "list_backbones", "list_models", "register"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "HEADS",
+    "ModelSpec",
+    "Weights",
+    "get_spec",
+    "is_model",
+    "list_backbones",
+    "list_models",
+    "register",
+]
 
 HeadName = Literal["fcn32s", "fcn16s", "fcn8s", "fcn"]
 
@@ -77,8 +87,9 @@ def list_models(
     head: HeadName | None = None,
     dataset: str | None = None,
     license: str | None = None,
+    buildable: bool = False,
 ) -> list[str]:
-    """List the models of the zoo and of plug-ins. Any other `<head>_<backbone>` builds too: see `list_backbones`.
+    """List the models of the zoo and of plug-ins; on request every name that builds.
 
     Args:
         pattern: Shell pattern for the name (or name and tag), as in timm: `"fcn8s_*"`.
@@ -86,15 +97,30 @@ def list_models(
         head: Only models of this head.
         dataset: Only weights trained on it.
         license: Only weights under it.
+        buildable: Also every `<head>_<backbone>` that was built when this version of fcnzoo was made, of the installed
+            timm and torchvision; without weights, so not together with `pretrained`, `dataset` and `license`.
 
     Returns:
         Names, sorted.
 
     Raises:
-        ValueError: `head` is unknown.
+        ValueError: `head` is unknown, or `buildable` is asked for together with what goes with weights.
     """
     _check_head(head)
-    names = set()
+    names: set[str] = set()
+    if buildable:
+        if pretrained or dataset is not None or license is not None:
+            raise ValueError("buildable=True lists names without weights; leave pretrained, dataset and license out")
+        names = {
+            f"{one}_{backbone.partition('/')[2]}"
+            for backbone in (
+                *(f"timm/{name}" for name in timm_names()),
+                *map("torchvision/{}".format, torchvision_names()),
+            )
+            for one in heads_by_backbone().get(backbone, ())
+            if head in (None, one)
+        }
+        names = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
     for spec in _entries():
         if head is not None and spec.name.partition("_")[0] != head:
             continue
@@ -141,6 +167,19 @@ def list_backbones(pattern: str = "*", *, source: str | None = None, head: HeadN
 def _check_head(head: str | None) -> None:
     if head is not None and head not in HEADS:
         raise ValueError(f"head must be one of {list(HEADS)}, got {head!r}")
+
+
+def is_model(name: str) -> bool:
+    """Return whether `create(name)` knows what a name means: an entry, or any head on any installed backbone.
+
+    Raises:
+        TypeError: `name` is no text.
+    """
+    try:
+        split_name(name)
+    except UnknownModelError:
+        return False
+    return True
 
 
 def get_spec(name: str) -> ModelSpec:

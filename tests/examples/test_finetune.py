@@ -37,7 +37,7 @@ def test_training_improves_and_the_best_weights_load(
     reached = mean_iou(model, data_folder)
     assert f"mean IoU {reached:.3f}" in printed
     assert f"mean (mIoU): IoU {100 * reached:.2f} %" in printed
-    untrained = fcnzoo.create("fcn8s_test_resnet", labels=("red", "green", "blue"))
+    untrained = fcnzoo.create("fcn8s_test_resnet", label_set=("red", "green", "blue"))
     assert reached > mean_iou(untrained, data_folder) + 0.2
     assert (tmp_path / "run" / "validation.png").is_file()
 

@@ -25,7 +25,7 @@ def test_training_improves_and_saves(run_example: RunExample, data_folder: Path,
     theirs = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert theirs.keys() == {f"network.{name}" for name in model.state_dict()}
     assert all(torch.equal(tensor, theirs[f"network.{name}"]) for name, tensor in model.state_dict().items())
-    untrained = fcnzoo.create("fcn8s_test_resnet", labels=("red", "green", "blue"))
+    untrained = fcnzoo.create("fcn8s_test_resnet", label_set=("red", "green", "blue"))
     assert mean_iou(model, data_folder) > mean_iou(untrained, data_folder) + 0.2
 
 

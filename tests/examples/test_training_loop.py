@@ -17,7 +17,7 @@ def test_training_improves_and_saves(run_example: RunExample, data_folder: Path,
     printed = run_example("training_loop.py", data_folder, "red", "green", "blue", *OPTIONS)
     reached = mean_iou(fcnzoo.load(tmp_path / "net"), data_folder)
     assert f"mean IoU {reached:.3f}" in next(line for line in printed.splitlines() if line.startswith("epoch 4: "))
-    untrained = fcnzoo.create("fcn8s_test_resnet", labels=("red", "green", "blue"))
+    untrained = fcnzoo.create("fcn8s_test_resnet", label_set=("red", "green", "blue"))
     assert reached > mean_iou(untrained, data_folder) + 0.2
 
 

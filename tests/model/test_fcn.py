@@ -525,7 +525,7 @@ DDP_SCRIPT = """
     import sys
     import torch, torch.distributed as dist, torch.multiprocessing as mp
     from torch.nn.parallel import DistributedDataParallel
-    from fcnzoo.backbones import vgg
+    from fcnzoo.backbones import paper as vgg
     vgg.BLOCKS = ((4, 1), (4, 1), (256, 1), (512, 1), (8, 1))
     vgg.FC_CHANNELS = 8
     from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig

@@ -11,7 +11,8 @@ from torch import nn
 from fcnzoo.backbones import FeatureInfo
 from fcnzoo.config import DilatedHeadConfig, Grid, SkipHeadConfig
 from fcnzoo.errors import BackboneError
-from fcnzoo.model.heads import DilatedHead, SkipHead, assign_taps, bilinear_kernel, build_head
+from fcnzoo.model.heads import DilatedHead, SkipHead, build_head
+from fcnzoo.model.skip import assign_taps, bilinear_kernel
 
 INFOS = tuple(FeatureInfo(r, c, f"stage{r}") for r, c in ((4, 6), (8, 8), (16, 10), (32, 12)))
 PADDED = tuple(

@@ -190,7 +190,8 @@ def test_loading_needs_little_memory(tmp_path: Path, map: bool) -> None:
         from pathlib import Path
         import torch
         from fcnzoo.model.fcn import build
-        from fcnzoo.weights.load import load, read_config
+        from fcnzoo.weights.folder import read_config
+        from fcnzoo.weights.load import load
         def peak():  # of this process alone, unlike ru_maxrss
             return 1024 * int(re.search("VmHWM:\\\\s+([0-9]+)", Path("/proc/self/status").read_text())[1])
         with torch.device("meta"):

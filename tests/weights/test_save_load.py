@@ -18,8 +18,8 @@ from fcnzoo.config.spec import Metric, ModelSpec, Weights
 from fcnzoo.errors import WeightsError
 from fcnzoo.labels import LabelSet
 from fcnzoo.model.fcn import FCN, build
+from fcnzoo.model.score_rows import score_keys
 from fcnzoo.weights.folder import read_config
-from fcnzoo.weights.score_rows import score_keys
 from fcnzoo.zoo import registry
 
 SIZE = (1, 3, 33, 47)
@@ -383,7 +383,7 @@ def test_score_keys_are_what_depends_on_the_number_of_classes() -> None:
             first, second = build(config), build(config.replace(num_classes=9))
         shapes = {key: tensor.shape for key, tensor in second.state_dict().items()}
         depend = {key for key, tensor in first.state_dict().items() if tensor.shape != shapes[key]}
-        assert score_keys(first) == depend, name
+        assert score_keys(first, first.num_classes) == depend, name
 
 
 def test_single_class_score_keys() -> None:
@@ -393,7 +393,7 @@ def test_single_class_score_keys() -> None:
             first, second = build(config.replace(num_classes=1)), build(config)
         shapes = {key: tensor.shape for key, tensor in second.state_dict().items()}
         depend = {key for key, tensor in first.state_dict().items() if tensor.shape != shapes[key]}
-        assert score_keys(first) == depend, name
+        assert score_keys(first, first.num_classes) == depend, name
 
 
 def test_a_wrong_digest_is_refused(entry) -> None:

@@ -1,4 +1,4 @@
-"""`create(..., labels=…)`: score rows follow the names of the classes."""
+"""`create(..., label_set=…)`: score rows follow the names of the classes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_logits_of_shared_classes_stay(entry: Callable[..., FCN], name: str) -> 
     """Whatever the head: the logits of a class that both have are those of the trained network, wherever it now is."""
     model = entry(name)
     labels = ["person", "car", "sky", "pole", "bike", "road", "wall"]
-    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, labels=labels).eval()
+    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=labels).eval()
     assert loaded.num_classes == 7
     assert loaded.label_set is not None
     assert loaded.label_set.names == tuple(labels)
@@ -67,7 +67,7 @@ def test_logits_of_shared_classes_stay(entry: Callable[..., FCN], name: str) -> 
 def test_dense_deconvolutions_keep_what_both_know(entry: Callable[..., FCN]) -> None:
     """In a deconvolution that mixes classes, kernels from a shared class to a shared class stay, others are fresh."""
     model = entry("fcn32s deconv")
-    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, labels=["car", "person", "sky"])
+    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=["car", "person", "sky"])
     old, new = model.state_dict()["head.deconv.weight"], loaded.state_dict()["head.deconv.weight"]
     for i, a in ((0, 2), (2, 0)):
         for j, b in ((0, 2), (2, 0)):
@@ -80,7 +80,7 @@ def test_dense_deconvolutions_keep_what_both_know(entry: Callable[..., FCN]) -> 
 def test_fresh_classes_start_as_in_a_new_network(entry: Callable[..., FCN]) -> None:
     """Rows of classes that the weights do not know are initialised; everything outside the score layers is trained."""
     model = entry("fcn")
-    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, labels=["lamp", "road"])
+    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=["lamp", "road"])
     weight, bias = (loaded.state_dict()[f"head.score.{key}"] for key in ("weight", "bias"))
     old = model.state_dict()
     assert torch.equal(weight[1], old["head.score.weight"][1])
@@ -95,7 +95,7 @@ def test_fresh_classes_start_as_in_a_new_network(entry: Callable[..., FCN]) -> N
 def test_the_same_names_in_another_order_are_sorted_anew(entry: Callable[..., FCN]) -> None:
     """As many classes in another order are not taken for the same ones."""
     model = entry("fcn8s")
-    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, labels=NAMES[::-1]).eval()
+    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=NAMES[::-1]).eval()
     image = torch.randn(SIZE)
     torch.testing.assert_close(loaded(image).flip(1), model(image))
 
@@ -103,7 +103,7 @@ def test_the_same_names_in_another_order_are_sorted_anew(entry: Callable[..., FC
 def test_the_same_names_are_the_same_network(entry: Callable[..., FCN]) -> None:
     """The trained names themselves change nothing but what the set is called, its colours, and the loss's weights."""
     model = entry("fcn")
-    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, labels=LabelSet.from_names(NAMES, name="mine")).eval()
+    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=LabelSet.from_names(NAMES, name="mine")).eval()
     for key, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[key]), key
     assert loaded.label_set is not None
@@ -114,7 +114,7 @@ def test_what_was_kept_is_reported(entry: Callable[..., FCN], caplog: pytest.Log
     """The log of "fcnzoo" names the classes whose scores were carried over and those that are fresh."""
     entry("fcn8s")
     with caplog.at_level(logging.INFO, logger="fcnzoo"):
-        fcnzoo.create("fcn8s_mine", pretrained=True, labels=["lamp", "road", "sky"])
+        fcnzoo.create("fcn8s_mine", pretrained=True, label_set=["lamp", "road", "sky"])
     assert "scores carried over: road, sky; fresh: lamp" in caplog.text
 
 
@@ -124,7 +124,7 @@ def test_nothing_in_common_is_a_warning(
 ) -> None:
     """Names that the weights do not have, or weights without names, give fresh scores and a warning."""
     entry("fcn8s", named=named)
-    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, labels=labels)
+    loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=labels)
     assert loaded.num_classes == len(labels)
     assert any(record.levelno == logging.WARNING and "fresh" in record.message for record in caplog.records)
 
@@ -133,7 +133,7 @@ def test_fresh_scores_do_not_claim_the_provenance(entry: Callable[..., FCN]) -> 
     """The whole trained network carries its provenance; one with fresh scores does not."""
     entry("fcn8s")
     assert fcnzoo.create("fcn8s_mine", pretrained=True).provenance == {"from": "noise"}
-    assert fcnzoo.create("fcn8s_mine", pretrained=True, labels=["road"]).provenance == {}
+    assert fcnzoo.create("fcn8s_mine", pretrained=True, label_set=["road"]).provenance == {}
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
@@ -141,20 +141,22 @@ def test_labels_alone(entry: Callable[..., FCN], pretrained: bool) -> None:
     """`labels` gives names, number and ignore index with or without weights; the loss's weights go."""
     entry("fcn8s")
     labels = get_label_set("camvid")
-    model = fcnzoo.create("fcn8s_mine", pretrained=pretrained, labels=labels)
+    model = fcnzoo.create("fcn8s_mine", pretrained=pretrained, label_set=labels)
     assert model.label_set == labels
     assert model.config.loss.ignore_index == labels.ignore_index
     assert model.config.loss.class_weights is None
-    assert fcnzoo.create("fcn8s_mine", pretrained=pretrained, labels=labels, num_classes=len(labels)).num_classes == 11
+    assert (
+        fcnzoo.create("fcn8s_mine", pretrained=pretrained, label_set=labels, num_classes=len(labels)).num_classes == 11
+    )
     assert fcnzoo.create("fcn8s_mine", pretrained=pretrained, num_classes=3).config.loss.class_weights is None
 
 
 def test_labels_that_contradict(entry: Callable[..., FCN]) -> None:
     """Another `num_classes`, a single text, names twice: errors that say so."""
     entry("fcn8s")
-    with pytest.raises(ValueError, match="labels has 2 names"):
-        fcnzoo.create("fcn8s_mine", labels=["a", "b"], num_classes=3)
+    with pytest.raises(ValueError, match="label_set has 2 names"):
+        fcnzoo.create("fcn8s_mine", label_set=["a", "b"], num_classes=3)
     with pytest.raises(TypeError, match="single text"):
-        fcnzoo.create("fcn8s_mine", labels="road")
+        fcnzoo.create("fcn8s_mine", label_set="road")
     with pytest.raises(ValueError, match="differ"):
-        fcnzoo.create("fcn8s_mine", labels=["road", "road"])
+        fcnzoo.create("fcn8s_mine", label_set=["road", "road"])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnzoo.config import Grid, Preprocess
+from fcnzoo.config import Grid, Padding, Preprocess
 from fcnzoo.inference.exporters.filters import resize, resize_bytes
 from fcnzoo.inference.exporters.open_sizes import open_sizes, pick
 from fcnzoo.inference.exporters.open_windows import open_windows
@@ -61,7 +61,7 @@ class PictureGraph(nn.Module):
         self.outputs = tuple(outputs)
         self.preprocess: Preprocess = model.preprocess
         self.grid: Grid = model.grid
-        self.padding: Grid = model.padding
+        self.padding: Padding = model.padding
         self.labels = label_dtype(model.num_classes)
         self.dtype = model.dtype
         for name in ("mean", "std"):

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, LossConfig, Preprocess
+from fcnzoo.config import IMAGENET_255, BackboneConfig, DilatedHeadConfig, FCNConfig, LossConfig, Preprocess
 from fcnzoo.labels import LabelSet, get_label_set, list_label_sets
 from fcnzoo.weights.converters.mmseg_config import check_facts, read_config
-from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, with_classes
+from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename
 from fcnzoo.weights.converters.torchvision import resnet_depth
-
-PREPROCESS = Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), value_range=255)
-"""`img_norm_cfg` of every published config."""
 
 STEM = (
     *(Rename(f"backbone.stem.{i}.", f"backbone.network.conv1.{i}.") for i in (0, 1, 3, 4, 6)),
@@ -58,7 +55,7 @@ def plan_mmseg(checkpoint: Checkpoint) -> Plan:
     assumed = "" if parts else "output stride 8 by dilation, align_corners=False"
     notes = {"align_corners": head.align_corners} | ({"assumed": assumed} if assumed else {})
     rules = (*(STEM if deep else ()), Rename("backbone.", "backbone.network."), *_head_rules(head, aux))
-    config = with_classes(config, num_classes, _label_set(checkpoint, num_classes))
+    config = config.replace(label_set=None).with_classes(num_classes, _label_set(checkpoint, num_classes))
     return Plan(config, rules, dict(checkpoint.tensors), notes, assumed)
 
 
@@ -90,7 +87,7 @@ def _head_rules(head: DilatedHeadConfig, aux: DilatedHeadConfig | None) -> tuple
 
 def _preprocess(stated: Any, checkpoint: Checkpoint) -> Preprocess:
     if not isinstance(stated, Mapping):
-        return PREPROCESS
+        return IMAGENET_255  # the `img_norm_cfg` of every published config
     order = "rgb" if stated.get("to_rgb", True) else "bgr"
     try:
         return Preprocess(mean=tuple(stated["mean"]), std=tuple(stated["std"]), channel_order=order, value_range=255)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fcnzoo.config import CAFFE
 from fcnzoo.errors import ConversionError
-from fcnzoo.model.heads import bilinear_kernel
-from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, with_classes
-from fcnzoo.zoo.entries.paper import CAFFE, context_labels
+from fcnzoo.model.skip import bilinear_kernel
+from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename
+from fcnzoo.zoo.entries.paper import context_labels
 from fcnzoo.zoo.registry import get_spec
 
 RULES = (
@@ -70,7 +71,8 @@ def plan_paper(checkpoint: Checkpoint, *, at_once: bool, caffe: bool) -> Plan:
     labels = config.label_set if num_classes == 21 else context_labels() if caffe and num_classes == 60 else None
     notes = {"scales_folded": dict(AT_ONCE_SCALES)} if at_once else {}
     # BGR less the mean, as these files were trained, whoever changed the zoo's entry.
-    return Plan(with_classes(config, num_classes, labels).replace(preprocess=CAFFE), RULES, tensors, notes)
+    config = config.replace(label_set=None).with_classes(num_classes, labels).replace(preprocess=CAFFE)
+    return Plan(config, RULES, tensors, notes)
 
 
 def check_bilinear(weight: Tensor, num_classes: int, stride: int, name: str) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from fcnzoo.config import FCNConfig
 from fcnzoo.errors import ConversionError
 from fcnzoo.files.records import Record
-from fcnzoo.labels import LabelSet
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,3 @@ def _like(tensor: Tensor | None, wanted: Tensor, key: str, file: str) -> Tensor:
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ConversionError(f"{file}: {key} holds values that are not finite in {wanted.dtype}")
     return tensor
-
-
-def with_classes(config: FCNConfig, num_classes: int, label_set: LabelSet | None) -> FCNConfig:
-    """Return a config for K classes; where 255 is one of them, it is no longer the value to ignore."""
-    loss = config.loss.replace(ignore_index=-1) if 0 <= config.loss.ignore_index < num_classes else config.loss
-    return config.replace(num_classes=num_classes, label_set=label_set, loss=loss)

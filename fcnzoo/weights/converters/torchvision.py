@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, with_classes
+from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename
 from fcnzoo.zoo.registry import get_spec
 
 RULES = (
@@ -34,7 +34,8 @@ def plan_torchvision(checkpoint: Checkpoint) -> Plan:
     config = get_spec(f"fcn_resnet{depth}").config
     aux = any(key.startswith("aux_classifier.") for key in checkpoint.tensors)
     labels = config.label_set if num_classes == 21 else None
-    config = with_classes(config, num_classes, labels).replace(aux_head=config.aux_head if aux else None)
+    config = config.replace(label_set=None, aux_head=config.aux_head if aux else None)
+    config = config.with_classes(num_classes, labels)
     return Plan(config, RULES, dict(checkpoint.tensors))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, LossConfig, Preprocess
+from fcnzoo.config import IMAGENET_255, BackboneConfig, DilatedHeadConfig, FCNConfig, LossConfig
 from fcnzoo.config.spec import Metric, ModelSpec, Publication, Weights
 from fcnzoo.labels import get_label_set
 
@@ -83,9 +83,7 @@ def _config(backbone: str, data: DataSet) -> FCNConfig:
         aux_head=DilatedHeadConfig(hidden_channels=256),
         num_classes=len(labels),
         label_set=labels,
-        preprocess=Preprocess(
-            mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), value_range=255, resize=data.resize
-        ),
+        preprocess=IMAGENET_255.replace(resize=data.resize),
         loss=LossConfig(aux_weight=0.4),
     )
 

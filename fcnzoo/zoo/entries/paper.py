@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fcnzoo.config import BackboneConfig, FCNConfig, Preprocess, SkipHeadConfig
+from fcnzoo.config import CAFFE, BackboneConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.config.spec import Converter, Metric, ModelSpec, Publication, Weights
 from fcnzoo.labels import LabelSet, get_label_set
 
 REFERENCE = "Long, Shelhamer & Darrell: Fully Convolutional Networks for Semantic Segmentation, CVPR 2015"
-
-CAFFE = Preprocess(
-    mean=(104.00698793, 116.66876762, 122.67891434), std=(1.0, 1.0, 1.0), channel_order="bgr", value_range=255
-)
-"""Mean of ImageNet in BGR, 0–255: `infer.py` of the authors' repository."""
 
 VOC = get_label_set("voc")
 

@@ -23,7 +23,10 @@ NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 SET_UP = """
 import itertools, torch
 from fcnzoo.config import Grid
-from fcnzoo.ops import cross_entropy, triton_loss, triton_loss_kernel, upsample_cross_entropy
+from fcnzoo.ops import upsample_cross_entropy
+from fcnzoo.ops.loss import cross_entropy
+from fcnzoo.ops.loss import cuda as triton_loss
+from fcnzoo.ops.loss import kernel as triton_loss_kernel
 
 torch.manual_seed(0)
 taken = []

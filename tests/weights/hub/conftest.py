@@ -56,7 +56,7 @@ def run_client(tmp_path: Path, hub: Hub, script: str, *, token: str | None = OWN
 PRELUDE = """
 import hashlib, pathlib, sys
 import fcnzoo
-from fcnzoo import hub
+from fcnzoo.weights import hub
 hub.PAUSES = (0.01, 0.01)
 
 def tiny(kind="fcn32s", seed=0):

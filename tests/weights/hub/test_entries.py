@@ -9,7 +9,7 @@ import torch
 
 import fcnzoo
 from fcnzoo.config.spec import ModelSpec, Weights
-from fcnzoo.model.heads import bilinear_kernel
+from fcnzoo.model.skip import bilinear_kernel
 from fcnzoo.weights.converters.convert import _CONVERTERS
 from fcnzoo.weights.converters.mmseg import STEM, _head_rules
 from fcnzoo.weights.converters.paper import DECONVOLUTIONS

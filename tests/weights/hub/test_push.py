@@ -126,7 +126,7 @@ def test_private_is_not_forgotten(hub: Hub, client: Client) -> None:
 def test_the_digest_of_weights_outside_git_lfs(hub: Hub, client: Client) -> None:
     """Where the Hub knows git's id only, the pin is the sha256 all the same."""
     script = """
-from fcnzoo import push
+from fcnzoo.weights import push
 commit = push.push_to_hub(tiny(), "org/net")
 want = push.digest_of_weights("org/net", commit)
 answer = push.list_files

@@ -24,7 +24,7 @@ from fcnzoo.config.spec import Metric, ModelSpec, Publication, Weights
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import bundle, digests, download
 from fcnzoo.model.fcn import FCN
-from fcnzoo.model.heads import bilinear_kernel
+from fcnzoo.model.skip import bilinear_kernel
 from fcnzoo.weights import sources as resolve
 from fcnzoo.zoo import registry
 

@@ -1,76 +1,16 @@
-"""`fcnzoo list` and `fcnzoo info`: what models there are, and what one is."""
+"""`fcnzoo info`: what a model is."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from fcnzoo.cli.console import complain, print_table
 
 if TYPE_CHECKING:
     from fcnzoo.config.spec import ModelSpec, Weights
     from fcnzoo.model.fcn import FCN
-
-
-def list_models(
-    pattern: Annotated[
-        str | None,
-        typer.Argument(help="Part of the name, or a shell pattern such as 'fcn8s_*'.", show_default=False),
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option("--head", help="Only this head: fcn32s, fcn16s, fcn8s or fcn.", show_default=False)
-    ] = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only trained weights, each as name.tag.")] = False,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Only weights trained on this data set.", show_default=False)
-    ] = None,
-    license: Annotated[
-        str | None, typer.Option("--license", help="Only weights under this licence.", show_default=False)
-    ] = None,
-    backbones: Annotated[
-        bool, typer.Option("--backbones", help="List backbones instead: any of them goes with any head that fits.")
-    ] = False,
-) -> None:
-    """List the models of the zoo, or the backbones it can build on.
-
-    On a terminal as a table; elsewhere one line each, columns separated by tabs, the name first.
-    """
-    from fcnzoo.zoo import registry
-
-    if head is not None and head not in registry.HEADS:
-        raise typer.BadParameter(f"{head!r} is none of {', '.join(registry.HEADS)}", param_hint="--head")
-    if backbones and (head or pretrained or dataset or license):
-        raise typer.BadParameter("takes a pattern only, none of the filters for models", param_hint="--backbones")
-    wanted = "*" if pattern is None else pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    if backbones:
-        rows = [(name,) for name in registry.list_backbones(wanted)]
-    else:
-        names = registry.list_models(
-            wanted,
-            pretrained=pretrained,
-            head=cast("registry.HeadName | None", head),
-            dataset=dataset,
-            license=license,
-        )
-        rows = [_row(name) for name in names]
-    if not rows:
-        complain(f"no {'backbone' if backbones else 'model'} fits; `fcnzoo list` without options lists all")
-        raise typer.Exit(1)
-    print_table(("name",) if backbones else ("name", "weights", "trained on", "licence", "description"), rows)
-
-
-def _row(name: str) -> tuple[str, ...]:
-    """Return the columns of a model (or, with a tag in the name, of one set of its weights)."""
-    from fcnzoo.zoo.registry import get_spec
-
-    spec = get_spec(name)
-    tag = name.partition(".")[2]
-    weights = [one for one in spec.weights if not tag or one.tag == tag]
-    columns = (", ".join(dict.fromkeys(getattr(one, key) for one in weights)) for key in ("tag", "dataset", "license"))
-    return (name, *(column or "–" for column in columns), spec.description)
 
 
 def info(
@@ -104,24 +44,12 @@ def describe(name: str) -> dict[str, Any]:
     else:
         spec, model, tag = _from_folder(name) if is_folder(name) else _from_zoo(name)
     config = model.config
-    roles = _roles(model)
-    weights = [one for one in spec.weights if tag is None or one.tag == tag]
     return {
         "name": name,
         "description": spec.description,
         "reference": spec.reference,
         "backbone": config.backbone.to_dict(),
-        "features": [
-            {"reduction": info.reduction, "channels": info.channels, "tap": info.tap, "used_by": roles.get(i, [])}
-            for i, info in enumerate(model.backbone.features)
-        ],
-        "dilation": model.backbone.dilation,
-        "image_size": {
-            "multiple": model.backbone.size_multiple,
-            "minimum": model.backbone.min_size,
-            "resized_to": model.backbone.fixed_size,
-        },
-        "note": model.backbone.note,
+        **_backbone_facts(model),
         "head": config.head.to_dict(),
         "aux_head": None if config.aux_head is None else config.aux_head.to_dict(),
         "grid": model.head.grid.to_dict(),
@@ -134,7 +62,24 @@ def describe(name: str) -> dict[str, Any]:
         if config.label_set is None
         else {"name": config.label_set.name, "names": list(config.label_set.names)},
         "preprocess": model.preprocess.to_dict(),
-        "weights": [one.to_dict() for one in weights],
+        "weights": [one.to_dict() for one in spec.weights if tag is None or one.tag == tag],
+    }
+
+
+def _backbone_facts(model: FCN) -> dict[str, Any]:
+    backbone, roles = model.backbone, _roles(model)
+    return {
+        "features": [
+            {"reduction": info.reduction, "channels": info.channels, "tap": info.tap, "used_by": roles.get(i, [])}
+            for i, info in enumerate(backbone.features)
+        ],
+        "dilation": backbone.dilation,
+        "image_size": {
+            "multiple": backbone.size_multiple,
+            "minimum": backbone.min_size,
+            "resized_to": backbone.fixed_size,
+        },
+        "note": backbone.note,
     }
 
 

@@ -10,23 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from fcnzoo.config import FCNConfig
-from fcnzoo.model.fcn import FCN
 
 logger = logging.getLogger("fcnzoo")
 
 
-def score_keys(model: FCN) -> set[str]:
-    """Return the names of all weights that depend on the number of classes: the score layers'."""
-    return {f"{name}.{key}" for name, layer in _score_layers(model) for key in layer.state_dict()}
+def score_keys(model: nn.Module, num_classes: int) -> set[str]:
+    """Return the names of all weights of a network that depend on its number of classes: the score layers'."""
+    return {f"{name}.{key}" for name, layer in _score_layers(model, num_classes) for key in layer.state_dict()}
 
 
-def _score_layers(model: FCN) -> list[tuple[str, nn.Conv2d | nn.ConvTranspose2d]]:
+def _score_layers(model: nn.Module, num_classes: int) -> list[tuple[str, nn.Conv2d | nn.ConvTranspose2d]]:
     return [
         (name, module)
         for name, module in model.named_modules()
         if name.startswith(("head.score", "aux_head.score", "head.deconv"))
         and isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        and _scores(module, model.num_classes)
+        and _scores(module, num_classes)
     ]
 
 
@@ -47,18 +46,20 @@ def same_classes(config: FCNConfig, trained: FCNConfig) -> bool:
     )
 
 
-def carry_rows(model: FCN, trained: FCNConfig, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+def carry_rows(
+    model: nn.Module, config: FCNConfig, trained: FCNConfig, weights: Mapping[str, Tensor]
+) -> tuple[str, ...]:
     """Copy what weights say about a class to the network's class of the same name. The log says which.
 
     Args:
-        model: Its score layers are as they should stay for all other classes.
+        model: The network; its score layers are as they should stay for all other classes.
+        config: What it is.
         trained: What the weights were trained as.
         weights: The score layers', of the shapes that `trained` has.
 
     Returns:
         The names of the classes that both have.
     """
-    config = model.config
     if config.label_set is None:
         logger.info("the score layers for %d classes are fresh", config.num_classes)
         return ()
@@ -72,7 +73,7 @@ def carry_rows(model: FCN, trained: FCNConfig, weights: Mapping[str, Tensor]) ->
     if not shared:
         return ()
     own, theirs = (torch.tensor(rows) for rows in zip(*shared, strict=True))
-    for name, layer in _score_layers(model):
+    for name, layer in _score_layers(model, config.num_classes):
         for key, tensor in layer.named_parameters(recurse=False):
             if f"{name}.{key}" in weights:  # the weights may be without an aux head
                 source = weights[f"{name}.{key}"].to(tensor.dtype).unflatten(0, (trained.num_classes, -1))

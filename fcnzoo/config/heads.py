@@ -1,0 +1,92 @@
+"""How features become scores, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fcnzoo.files.records import Record
+
+MAX_CHANNELS = 2**16
+"""Most channels of an image or of a hidden layer."""
+
+MAX_CONVS = 64
+"""Most convolutions of a head; files are read that say a billion."""
+
+
+@dataclass(frozen=True)
+class SkipHeadConfig(Record):
+    """The skip fusion of Long et al. 2015: FCN-32s, FCN-16s, FCN-8s.
+
+    Attributes:
+        stride: Finest reduction that is scored: 32 (no fusion), 16 or 8.
+        hidden_channels: 0 scores the features with a 1×1 convolution, as the paper does; more puts a
+            3×3 convolution, BatchNorm and ReLU of that width before each score layer.
+        dropout: Probability of dropping a hidden feature (only with `hidden_channels`).
+        detail: Finer reductions, 4 or 4 and 2, that are scored and added after the fusion of the paper,
+            which stops at 8: for poles, signs and other thin things.
+        detail_channels: As `hidden_channels`, for these.
+        init: Score layers start at zero (the paper) or from Xavier's uniform distribution.
+        subpixel: Side of the block of scores that the finest score layer gives for each feature: 2 doubles
+            the resolution of the scores (dense upsampling convolution, Wang et al. 2018). 1: the paper.
+        upsampling: `"bilinear"`: the frozen bilinear sampling of the scores. `"deconv"`: the scores are
+            brought to stride 1 by a learned, bilinearly initialised `ConvTranspose2d` (d2l);
+            `"deconv_depthwise"`: the same with one kernel per class.
+    """
+
+    kind: Literal["skip"] = "skip"
+    stride: Literal[8, 16, 32] = 8
+    hidden_channels: int = 0
+    dropout: float = 0.0
+    detail: tuple[Literal[4, 2], ...] = ()
+    detail_channels: int = 0
+    init: Literal["zero", "xavier"] = "zero"
+    subpixel: Literal[1, 2, 4, 8] = 1
+    upsampling: Literal["bilinear", "deconv", "deconv_depthwise"] = "bilinear"
+
+    def check(self) -> None:
+        """See `Record.check`."""
+        if not 0 <= self.hidden_channels <= MAX_CHANNELS:
+            self.refuse("hidden_channels", f"must be 0 or more, at most {MAX_CHANNELS}")
+        if self.detail not in ((), (4,), (4, 2)) or (self.detail and self.stride != 8):
+            self.refuse("detail", "must be empty, [4] or [4, 2], and goes with stride=8")
+        if not 0 <= self.detail_channels <= MAX_CHANNELS or (self.detail_channels and not self.detail):
+            self.refuse("detail_channels", f"must be 0 or more, at most {MAX_CHANNELS}, and goes with detail")
+        if self.detail and self.upsampling != "bilinear":
+            self.refuse("detail", "goes only with upsampling='bilinear'")
+        if not 0 <= self.dropout < 1:
+            self.refuse("dropout", "must be in [0, 1)")
+        if self.dropout and not self.hidden_channels:
+            self.refuse("dropout", "needs hidden_channels")
+        if self.subpixel > 1 and self.upsampling != "bilinear":
+            self.refuse("subpixel", "goes only with upsampling='bilinear'")
+
+
+@dataclass(frozen=True)
+class DilatedHeadConfig(Record):
+    """The FCNHead of torchvision and mmsegmentation: 3×3 convolutions, then a 1×1 score layer.
+
+    Attributes:
+        hidden_channels: Width of the 3×3 convolutions; `None`: a quarter of the features' (torchvision).
+        num_convs: How many 3×3 convolutions (torchvision 1, mmsegmentation 2).
+        concat_input: Concatenate the features to the last convolution's output and mix them with
+            one more 3×3 convolution (mmsegmentation's `conv_cat`).
+        dropout: Probability of dropping an element before the score layer.
+        align_corners: Scores are resized as by `F.interpolate(align_corners=True)` (some of mmsegmentation's).
+    """
+
+    kind: Literal["dilated"] = "dilated"
+    hidden_channels: int | None = None
+    num_convs: int = 1
+    concat_input: bool = False
+    dropout: float = 0.1
+    align_corners: bool = False
+
+    def check(self) -> None:
+        """See `Record.check`."""
+        if self.hidden_channels is not None and not 1 <= self.hidden_channels <= MAX_CHANNELS:
+            self.refuse("hidden_channels", f"must be at least 1, at most {MAX_CHANNELS} (or None)")
+        if not 1 <= self.num_convs <= MAX_CONVS:
+            self.refuse("num_convs", f"must be at least 1, at most {MAX_CONVS}")
+        if not 0 <= self.dropout < 1:
+            self.refuse("dropout", "must be in [0, 1)")
