@@ -130,7 +130,7 @@ def plot(ratios: list[Ratio], path: Path) -> None:
     axes.set_yticks(places, [one.what for one in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.axvline(1, color="gray", linewidth=0.8)
     axes.set_xlabel("times faster than the peer")
     axes.legend(loc="lower right")
     figure.savefig(path, metadata={"Date": None})
@@ -148,12 +148,12 @@ def plot_curve(points: list[dict[str, Any]], path: Path) -> None:
     names = {"reference": "F.interpolate, argmax", "compiled": "upsample_argmax", "plain": "upsample_argmax, plain"}
     units = {"milliseconds": "milliseconds", "extra_mib": "MiB besides the scores"}
     for axes, (unit, label) in zip(both, units.items(), strict=True):
-        for colour, (name, shown) in zip(("#888888", "#3f7fbf", "#c8553d"), names.items(), strict=True):
+        for color, (name, shown) in zip(("#888888", "#3f7fbf", "#c8553d"), names.items(), strict=True):
             for classes, line in ((21, "-"), (150, "--")):
                 mine = [point for point in points if point["classes"] == classes]
                 values = [max(point[unit][name], 0.05) for point in mine]
                 pixels = [point["pixels"] / 1e6 for point in mine]
-                axes.plot(pixels, values, line, marker=".", color=colour, label=f"{shown}, K={classes}")
+                axes.plot(pixels, values, line, marker=".", color=color, label=f"{shown}, K={classes}")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("megapixels")

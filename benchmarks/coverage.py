@@ -99,8 +99,8 @@ def family(name: str) -> str:
     return name
 
 
-def licence(name: str) -> str | None:
-    """Return the licence of the default weights, where the provider's code states one."""
+def license_of(name: str) -> str | None:
+    """Return the license of the default weights, where the provider's code states one."""
     source, _, architecture = name.partition("/")
     if source == "timm":
         from timm.models import get_pretrained_cfg
@@ -119,7 +119,7 @@ def try_heads(name: str, limit: int) -> dict[str, Any]:
     """Build and run the four heads on a backbone, on the meta device; return its row."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    row: dict[str, Any] = {"name": name, "family": family(name), "license": licence(name), "heads": {}}
+    row: dict[str, Any] = {"name": name, "family": family(name), "license": license_of(name), "heads": {}}
     for output_stride in (None, 8):
         heads = [head for head in HEADS if (head == "fcn") == (output_stride is not None)]
         if name.startswith("paper/") and output_stride is not None:

@@ -51,7 +51,7 @@ print(json.dumps({"seconds": seconds, "run": run, "memory": memory, "running": r
 """
 WAYS = {
     "load(folder)": "model = load(folder)",
-    "load(folder, map=False)": "model = load(folder, map=False)",
+    "load(folder, mmap=False)": "model = load(folder, mmap=False)",
     "build, torch.load, load_state_dict": """
 model = build(read_config(folder)).eval()
 model.load_state_dict(torch.load(f"{folder}/checkpoint.pth", weights_only=True))

@@ -1,4 +1,4 @@
-"""Training speed of `fcnzoo.training` beside a minimal hand-written loop: same network, data, transform, optimiser.
+"""Training speed of `fcnzoo.training` beside a minimal hand-written loop: same network, data, transform, optimizer.
 
     python -m benchmarks.training [--steps 4] [--rounds 5]
 

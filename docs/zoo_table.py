@@ -28,13 +28,13 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _table() -> str:
-    rows = ["| model | what it is | weights | mIoU | licence of the weights |", "|---|---|---|---|---|"]
+    rows = ["| model | what it is | weights | mIoU | license of the weights |", "|---|---|---|---|---|"]
     for name in fcnzoo.list_models():
         spec = fcnzoo.get_spec(name)
         tags = "<br>".join(f"`{weights.tag}` ({weights.dataset})" for weights in spec.weights) or "–"
         figures = "<br>".join(_mean_iou(weights) for weights in spec.weights) or "–"
-        licences = "<br>".join(weights.license for weights in spec.weights) or "–"
-        rows.append(f"| `{name}` | {spec.description} | {tags} | {figures} | {licences} |")
+        licenses = "<br>".join(weights.license for weights in spec.weights) or "–"
+        rows.append(f"| `{name}` | {spec.description} | {tags} | {figures} | {licenses} |")
     return "\n".join(rows)
 
 

@@ -4,7 +4,7 @@
     python examples/export_onnx.py run model.onnx examples/street.jpg --out street.png
 
 `run` needs numpy, Pillow and onnxruntime (`pip install onnxruntime pillow`): everything else is in the file, names and
-colours of the classes too. `fcnzoo export fcn8s_tf_efficientnet_lite0 --to onnx` writes the same file in a shell.
+colors of the classes too. `fcnzoo export fcn8s_tf_efficientnet_lite0 --to onnx` writes the same file in a shell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write(file: Path, model: str) -> None:
 
 
 def run(file: Path, photo: Path, out: Path) -> None:
-    """Segment a photo of any size, and save its labels as a picture in the classes' colours."""
+    """Segment a photo of any size, and save its labels as a picture in the classes' colors."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file)
@@ -37,7 +37,7 @@ def run(file: Path, photo: Path, out: Path) -> None:
     (labels,) = session.run(["labels"], {"image": image[None]})  # (1, H, W)
 
     picture = Image.fromarray(labels[0].astype(np.uint8))
-    picture.putpalette([value for colour in palette for value in colour])
+    picture.putpalette([value for color in palette for value in color])
     picture.save(out)
     shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
     print(", ".join(f"{names[i]} {shares[i]:.0%}" for i in shares.argsort()[::-1][:4]))

@@ -50,14 +50,14 @@ class Segmenter(lightning.LightningModule):
         self.matrix = fcnzoo.metrics.ConfusionMatrix(self.network.num_classes)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser."""
+        """Return the optimizer."""
         return torch.optim.AdamW(self.network.parameters(), lr=self.lr)
 
 
 def main(data: Path, classes: Sequence[str], out: Path, model: str, crop: int, lr: float, **trainer: Any) -> None:
     """Train with Lightning, save for fcnzoo."""
     labels = fcnzoo.LabelSet.from_names(classes)
-    network = fcnzoo.create(model, labels=labels)
+    network = fcnzoo.create(model, label_set=labels)
     training = SegmentationFolder(data / "train", labels)
     training.transform = make_transform(network.preprocess, train=True, crop_size=(crop, crop))
     validation = SegmentationFolder(data / "val", labels)

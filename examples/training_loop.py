@@ -25,9 +25,9 @@ def main(
     """Train, measure after every epoch, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     labels = fcnzoo.LabelSet.from_names(classes)
-    network = fcnzoo.create(model, labels=labels, pretrained_backbone=pretrained).to(device)
+    network = fcnzoo.create(model, label_set=labels, pretrained_backbone=pretrained).to(device)
 
-    # Image and mask are changed together: scale, crop, flip, colours, and the network's own normalisation.
+    # Image and mask are changed together: scale, crop, flip, colors, and the network's own normalization.
     training = SegmentationFolder(data / "train", labels)
     training.transform = make_transform(network.preprocess, train=True, crop_size=(crop, crop))
     validation = SegmentationFolder(data / "val", labels)  # as it is: `evaluate` does what the network needs

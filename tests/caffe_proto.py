@@ -78,7 +78,7 @@ def net_class(*, packed: bool = True) -> Any:
 
 
 def write_net(state: Mapping[str, Tensor], *, old: bool = False, packed: bool = True) -> bytes:
-    """Serialise weights called `<layer>.weight`, `<layer>.bias` as Caffe does.
+    """Serialize weights called `<layer>.weight`, `<layer>.bias` as Caffe does.
 
     Args:
         state: Weights, those of one layer next to each other.

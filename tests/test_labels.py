@@ -1,4 +1,4 @@
-"""Label sets: names and colours against their publishers, and what they refuse."""
+"""Label sets: names and colors against their publishers, and what they refuse."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COUNTS = {
     "voc": 21,
 }
 
-# Colours as the publishers print them: the VOC development kit, SegNet's CamVid script,
+# Colors as the publishers print them: the VOC development kit, SegNet's CamVid script,
 # Cityscapes' helpers/labels.py, MIT's color150.mat, mmsegmentation's PASCAL-Context; COCO-Stuff has
-# VOC's colour map from entry 1 on, worked out by hand (80 = 1010000: bit 6 is red 32, bit 4 green 64).
+# VOC's color map from entry 1 on, worked out by hand (80 = 1010000: bit 6 is red 32, bit 4 green 64).
 LANDMARKS: list[tuple[str, int, str, RGB]] = [
     ("voc", 0, "background", (0, 0, 0)),
     ("voc", 1, "aeroplane", (128, 0, 0)),
@@ -70,7 +70,7 @@ CAFFE_CONTEXT = (
 
 def devkit_colormap(count: int) -> list[RGB]:
     """VOClabelcolormap.m, line by line."""
-    colours = []
+    colors = []
     for number in range(count):
         index, red, green, blue = number, 0, 0, 0
         for j in range(8):
@@ -78,8 +78,8 @@ def devkit_colormap(count: int) -> list[RGB]:
             green |= (index >> 1 & 1) << (7 - j)
             blue |= (index >> 2 & 1) << (7 - j)
             index >>= 3
-        colours.append((red, green, blue))
-    return colours
+        colors.append((red, green, blue))
+    return colors
 
 
 def make(**changes: object) -> LabelSet:
@@ -118,25 +118,25 @@ def test_a_built_in_set_goes_to_json_and_back(name: str):
         label_set.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize(("name", "number", "title", "colour"), LANDMARKS)
-def test_classes_have_the_number_and_colour_of_their_publisher(name: str, number: int, title: str, colour: RGB):
-    """Single classes are where their data set puts them, with its colour."""
+@pytest.mark.parametrize(("name", "number", "title", "color"), LANDMARKS)
+def test_classes_have_the_number_and_color_of_their_publisher(name: str, number: int, title: str, color: RGB):
+    """Single classes are where their data set puts them, with its color."""
     label_set = get_label_set(name)
     assert label_set.names[number] == title
     assert label_set.index(title) == number
-    assert label_set.palette[number] == colour
+    assert label_set.palette[number] == color
 
 
 @pytest.mark.parametrize("name", ["voc", "camvid", "cityscapes", "coco_stuff"])
-def test_colours_tell_classes_apart(name: str):
-    """No two classes share a colour, nor have they the border's."""
+def test_colors_tell_classes_apart(name: str):
+    """No two classes share a color, nor have they the border's."""
     palette = get_label_set(name).palette
     assert len(set(palette)) == len(palette)
     assert (224, 224, 192) not in palette
 
 
-def test_the_only_shared_colour_of_ade20k_is_the_published_one():
-    """color150.mat gives road and skyscraper the same grey; everything else differs."""
+def test_the_only_shared_color_of_ade20k_is_the_published_one():
+    """color150.mat gives road and skyscraper the same gray; everything else differs."""
     ade = get_label_set("ade20k")
     assert len(set(ade.palette)) == 149
     assert [n for n, c in zip(ade.names, ade.palette, strict=True) if c == (140, 140, 140)] == ["road", "skyscraper"]
@@ -159,7 +159,7 @@ def test_coco_stuff_is_80_things_then_91_sorted_stuff_classes():
 
 
 def test_voc_colormap_is_the_development_kits():
-    """All colours of an 8-bit mask equal the development kit's loop; longer maps start the same and stay distinct."""
+    """All colors of an 8-bit mask equal the development kit's loop; longer maps start the same and stay distinct."""
     assert list(voc_colormap(256)) == devkit_colormap(256)
     assert get_label_set("voc").palette == voc_colormap(21)
     longer = voc_colormap(1000)
@@ -177,13 +177,13 @@ def test_voc_colormap_refuses_impossible_counts(count: object, error: type[Excep
 
 
 def test_flat_palette_is_that_of_vocs_own_masks():
-    """For VOC the 768 bytes are the whole colour map, border colour included."""
+    """For VOC the 768 bytes are the whole color map, border color included."""
     flat = get_label_set("voc").flat_palette()
-    assert list(flat) == [value for colour in devkit_colormap(256) for value in colour]
+    assert list(flat) == [value for color in devkit_colormap(256) for value in color]
 
 
-def test_flat_palette_colours_an_indexed_png():
-    """A PNG written with the palette shows classes, ignored and stray pixels in their colours."""
+def test_flat_palette_colors_an_indexed_png():
+    """A PNG written with the palette shows classes, ignored and stray pixels in their colors."""
     image_module = pytest.importorskip("PIL.Image")
     image = image_module.new("P", (4, 1))
     for x, value in enumerate([0, 1, 7, 9]):
@@ -209,8 +209,8 @@ def test_flat_palette_holds_at_most_256_classes():
         generic_label_set(257).flat_palette()
 
 
-def test_from_names_colours_and_checks_the_names():
-    """Own classes get VOC's colours and the default ignore index; any iterable of names will do."""
+def test_from_names_colors_and_checks_the_names():
+    """Own classes get VOC's colors and the default ignore index; any iterable of names will do."""
     label_set = LabelSet.from_names(iter(["roof", "wall"]), name="houses")
     assert label_set == LabelSet("houses", ("roof", "wall"), ((0, 0, 0), (128, 0, 0)))
     assert LabelSet.from_names(["roof"]).name == "custom"
@@ -253,7 +253,7 @@ def test_generic_sets_need_a_class(count: object, error: type[Exception]):
         ({"name": ""}, ValueError, "LabelSet.name must not be empty"),
         ({"names": [], "palette": []}, ValueError, "LabelSet.names must hold at least one class"),
         ({"names": ["cat", "cat"]}, ValueError, "LabelSet.names must all differ"),
-        ({"palette": [[1, 2, 3]]}, ValueError, "LabelSet.palette must hold one colour per name (2), got 1"),
+        ({"palette": [[1, 2, 3]]}, ValueError, "LabelSet.palette must hold one color per name (2), got 1"),
         ({"palette": [[1, 2, 3], [4, 5, 256]]}, ValueError, "LabelSet.palette[1] must hold values 0…255"),
         ({"palette": [[-1, 2, 3], [4, 5, 6]]}, ValueError, "LabelSet.palette[0] must hold values 0…255"),
         ({"palette": [[1, 2, 3], [4, 5]]}, TypeError, "LabelSet.palette[1] must hold 3 values"),
@@ -261,7 +261,7 @@ def test_generic_sets_need_a_class(count: object, error: type[Exception]):
         ({"ignore_index": 0}, ValueError, "LabelSet.ignore_index must not be one of the 2 classes"),
         ({"ignore_index": 1}, ValueError, "LabelSet.ignore_index must not be one of the 2 classes"),
         ({"ignore_index": None}, TypeError, "LabelSet.ignore_index must be int"),
-        ({"colours": []}, ValueError, "LabelSet has no field 'colours'"),
+        ({"colors": []}, ValueError, "LabelSet has no field 'colors'"),
     ],
 )
 def test_impossible_sets_are_refused_by_field(changes: dict[str, object], error: type[Exception], text: str):

@@ -68,7 +68,7 @@ def test_agrees_with_torchmetrics(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_scikit_learn(seed: int) -> None:
-    """IoU, recall, accuracy and balanced accuracy are scikit-learn's on the labelled pixels."""
+    """IoU, recall, accuracy and balanced accuracy are scikit-learn's on the labeled pixels."""
     prediction, target = maps(seed=seed)
     metrics = filled(prediction, target).compute()
     truth, taken = target[target != 255], prediction[target != 255]

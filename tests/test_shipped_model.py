@@ -54,8 +54,8 @@ def test_the_shipped_model_sees_what_is_there(result: fcnzoo.Segmentation) -> No
     assert result.labels.shape == (360, 480)
 
 
-def test_its_digest_size_and_licence_are_told() -> None:
-    """The file has the registry's digest, is at most 10 MB, and comes with the data's licence."""
+def test_its_digest_size_and_license_are_told() -> None:
+    """The file has the registry's digest, is at most 10 MB, and comes with the data's license."""
     assert DEFAULT_MODEL is not None
     spec, tag = split_name(DEFAULT_MODEL)
     weights = spec.find_weights(tag)

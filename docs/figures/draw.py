@@ -24,7 +24,7 @@ INK = "#7f7f7f"
 """Of text and lines: to be read on light and on dark pages."""
 
 Panel = tuple[str, np.ndarray | Image.Image, str | None]
-"""Title, picture or map, and the colours of a map."""
+"""Title, picture or map, and the colors of a map."""
 
 STYLE = {
     "font.size": 9,
@@ -53,9 +53,9 @@ def save_panels(panels: Sequence[Panel], file: Path, columns: int, size: tuple[f
         )
         for axis in axes.flat:
             axis.axis("off")
-        for axis, (title, picture, colours) in zip(axes.flat, panels, strict=False):
-            lowest = min(0.0, float(np.nanmin(picture))) if colours else None  # a flat map is to look flat
-            axis.imshow(picture, cmap=colours, vmin=lowest, interpolation="nearest")
+        for axis, (title, picture, colors) in zip(axes.flat, panels, strict=False):
+            lowest = min(0.0, float(np.nanmin(picture))) if colors else None  # a flat map is to look flat
+            axis.imshow(picture, cmap=colors, vmin=lowest, interpolation="nearest")
             axis.set_title(title, fontsize=13)  # the pictures shrink to half on a phone
         figure.savefig(file.with_suffix(".png"), dpi=120, transparent=True)
         plt.close(figure)
@@ -128,9 +128,9 @@ def _boxes(photo: Image.Image, sides: Mapping[str, int]) -> Image.Image:
     canvas = Image.new("RGBA", (photo.width, photo.height + 2 * margin), (0, 0, 0, 0))
     canvas.paste(photo, (0, margin))
     draw = ImageDraw.Draw(canvas)
-    for side, colour in zip(sides.values(), ("#00e5ff", "#ffd600", "#ff4081"), strict=True):
+    for side, color in zip(sides.values(), ("#00e5ff", "#ffd600", "#ff4081"), strict=True):
         left, top = (canvas.width - side) // 2, (canvas.height - side) // 2
-        draw.rectangle((left, top, left + side - 1, top + side - 1), outline=colour, width=3)
+        draw.rectangle((left, top, left + side - 1, top + side - 1), outline=color, width=3)
     return canvas
 
 
@@ -175,7 +175,7 @@ def checkerboard(frozen: fcnzoo.FCN, learned: fcnzoo.FCN, name: str, photo: Imag
 
 
 def flat_response(kernel: Tensor, stride: int, cells: int = 6) -> Tensor:
-    """Return what a transposed convolution makes of a map of ones, without the border that lacks neighbours."""
+    """Return what a transposed convolution makes of a map of ones, without the border that lacks neighbors."""
     response = nn.functional.conv_transpose2d(torch.ones(1, 1, cells, cells), kernel[None, None], stride=stride)[0, 0]
     return response[stride:-stride, stride:-stride]
 

@@ -71,7 +71,7 @@ const BACKBONE_COLUMNS = [
   ["stride 8", (r) => HOW_DILATED[r.dilation] ?? r.dilation ?? "–", (r) => r.dilation ?? ""],
   ["image", (r) => (r.fixed_size ? `resized to ${r.fixed_size.join("×")}` : `multiple of ${r.multiple}`), (r) => (r.fixed_size ? 1e4 : 0) + r.multiple],
   ["heads", (r) => Object.keys(r.heads).filter((h) => r.heads[h] === "ok").join(" "), (r) => Object.values(r.heads).filter((h) => h === "ok").length],
-  ["licence of the weights", (r) => r.license ?? "see the provider", (r) => r.license ?? ""],
+  ["license of the weights", (r) => r.license ?? "see the provider", (r) => r.license ?? ""],
 ];
 
 async function drawBackbones(root) {

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from fcnzoo.cli.console import shown
-
-if TYPE_CHECKING:
-    from fcnzoo.weights.converters.convert import Source
-
-
-class SourceName(StrEnum):
-    """Whose code wrote a checkpoint."""
-
-    torchvision = "torchvision"
-    torchfcn = "torchfcn"
-    torchfcn_atonce = "torchfcn-atonce"
-    caffe = "caffe"
-    caffe_atonce = "caffe-atonce"
-    mmseg = "mmseg"
+from fcnzoo.config.spec import Converter
 
 
 def convert(
-    source: Annotated[SourceName, typer.Argument(help="Whose code wrote the checkpoint.", show_default=False)],
+    source: Annotated[Converter, typer.Argument(help="Whose code wrote the checkpoint.", show_default=False)],
     file: Annotated[Path, typer.Argument(help="The checkpoint: .pth or .caffemodel.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, for `fcnzoo.load`.", show_default=False)],
     model: Annotated[
@@ -46,7 +32,7 @@ def convert(
     ] = False,
     license: Annotated[
         str | None,
-        typer.Option("--license", help="Licence of the weights, for the card; none is assumed.", show_default=False),
+        typer.Option("--license", help="License of the weights, for the card; none is assumed.", show_default=False),
     ] = None,
 ) -> None:
     """Convert a checkpoint of torchvision, torchfcn, Caffe or mmsegmentation.
@@ -57,7 +43,7 @@ def convert(
     from fcnzoo.weights.save import save
 
     network = run(
-        cast("Source", source.value),
+        source,
         file,
         model=model,
         num_classes=num_classes,

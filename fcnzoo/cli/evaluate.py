@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnzoo.cli.console import Device, pick_device, prepare_file, print_table
+from fcnzoo.config.spec import Layout
 
 if TYPE_CHECKING:
     from fcnzoo.data import SegmentationDataset
     from fcnzoo.inference.evaluation import Evaluation
     from fcnzoo.model.fcn import FCN
-
-
-class Layout(StrEnum):
-    """How the folders of a data set are laid out."""
-
-    camvid = "camvid"
-    voc = "voc"
-    cityscapes = "cityscapes"
-    ade20k = "ade20k"
-    folder = "folder"
 
 
 def evaluate(
@@ -37,7 +27,7 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", help="Folder of the data set.", show_default=False)],
     dataset: Annotated[
         Layout, typer.Option("--dataset", help="Its layout; folder: images/ and masks/ of the model's own classes.")
-    ] = Layout.folder,
+    ] = "folder",
     split: Annotated[
         str | None, typer.Option("--split", help="Which split. Default: val; for folder, the folder itself.")
     ] = None,
@@ -98,8 +88,8 @@ def _dataset(model: FCN, layout: Layout, root: Path, split: str | None) -> Segme
     from fcnzoo.data import open_dataset
     from fcnzoo.labels import generic_label_set
 
-    if layout is not Layout.folder:
-        return open_dataset(layout.value, root, split or "val")
+    if layout != "folder":
+        return open_dataset(layout, root, split or "val")
     return open_dataset("folder", root, split, label_set=model.label_set or generic_label_set(model.num_classes))
 
 

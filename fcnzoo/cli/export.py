@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fcnzoo.cli.console import prepare_file, shown
 
 
-class FormatName(StrEnum):
-    """What can be written."""
-
-    onnx = "onnx"
-    pt2 = "pt2"
-
-
-class DTypeName(StrEnum):
-    """In which a graph computes."""
-
-    float32 = "float32"
-    float16 = "float16"
-
-
 def export(
     model: Annotated[
         str, typer.Argument(help="Name of a zoo model with weights, or folder of a saved one.", show_default=False)
     ],
-    to: Annotated[FormatName, typer.Option("--to", help="ONNX, or PyTorch's exported program.")] = FormatName.onnx,
+    to: Annotated[Literal["onnx", "pt2"], typer.Option("--to", help="ONNX, or PyTorch's exported program.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write. Default: the model's name in this folder.")
     ] = None,
     outputs: Annotated[
         str, typer.Option("--outputs", help="What the graph gives: labels, logits, scores, separated by commas.")
     ] = "labels",
-    dtype: Annotated[DTypeName, typer.Option("--dtype", help="In which it computes.")] = DTypeName.float32,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype", help="In which it computes.")] = "float32",
     opset: Annotated[int, typer.Option("--opset", min=18, help="Of ONNX.")] = 18,
     license: Annotated[
         str | None,
@@ -52,9 +37,9 @@ def export(
     from fcnzoo.inference.exporters.export import export as run
 
     name = re.sub(r"[^\w.-]+", "_", Path(model).name if Path(model).is_dir() else model)
-    file = out or Path(f"{name}.{to.value}")
+    file = out or Path(f"{name}.{to}")
     prepare_file(file, "--out", force=force)
     wanted: Any = [one.strip() for one in outputs.split(",")]
-    run(model, file, to.value, outputs=wanted, dtype=dtype.value, opset=opset, license=license)
+    run(model, file, to, outputs=wanted, dtype=dtype, opset=opset, license=license)
     size = file.stat().st_size / 1e6
     typer.echo(f"{shown(file)}: {size:.1f} MB, image to {', '.join(wanted)}; compared with the network")

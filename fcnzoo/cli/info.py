@@ -19,15 +19,15 @@ def info(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what a model is: backbone, features, head, parameters, preprocessing, labels, weights, licence.
+    """Say what a model is: backbone, features, head, parameters, preprocessing, labels, weights, license.
 
     The network is built without memory or time: no weights are loaded or fetched.
     """
-    facts = describe(name)
+    facts = model_facts(name)
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
 
 
-def describe(name: str) -> dict[str, Any]:
+def model_facts(name: str) -> dict[str, Any]:
     """Return what `info` prints, ready for JSON.
 
     Raises:
@@ -197,4 +197,4 @@ def _weights(weights: Weights) -> str:
     places += [weights.published.address] if weights.published else []
     source = f", from {' or '.join(places)}" if places else ""
     note = f"; {weights.note}" if weights.note else ""
-    return f"{weights.tag}: trained on {weights.dataset}, licence {weights.license}{metrics}{source}{note}"
+    return f"{weights.tag}: trained on {weights.dataset}, license {weights.license}{metrics}{source}{note}"

@@ -22,7 +22,7 @@ def list_models(
         str | None, typer.Option("--dataset", help="Only weights trained on this data set.", show_default=False)
     ] = None,
     license: Annotated[
-        str | None, typer.Option("--license", help="Only weights under this licence.", show_default=False)
+        str | None, typer.Option("--license", help="Only weights under this license.", show_default=False)
     ] = None,
     buildable: Annotated[
         bool, typer.Option("--buildable", help="List every name that builds: each head on each backbone that fits.")
@@ -57,7 +57,7 @@ def list_models(
     if not rows:
         complain(f"no {'backbone' if backbones else 'model'} fits; `fcnzoo list` without options lists all")
         raise typer.Exit(1)
-    print_table(("name",) if backbones else ("name", "weights", "trained on", "licence", "description"), rows)
+    print_table(("name",) if backbones else ("name", "weights", "trained on", "license", "description"), rows)
 
 
 def _row(name: str) -> tuple[str, ...]:

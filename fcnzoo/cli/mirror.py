@@ -10,8 +10,6 @@ import typer
 
 from fcnzoo.cli.console import complain, shown
 
-CARD_FILE = "README.md"
-
 
 def mirror(
     models: Annotated[
@@ -54,31 +52,34 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
         UnknownModelError: Nothing is called so.
         WeightsError: It has no trained weights, or they cannot be had.
     """
-    from fcnzoo.files import bundle
+    from fcnzoo.files.staging import replaced_folder
+    from fcnzoo.weights import bundle
     from fcnzoo.weights.factory import pretrained_weights
+    from fcnzoo.weights.folder import CARD_FILE, WEIGHTS_FILE
     from fcnzoo.weights.sources import bundle_name, find
 
     spec, weights = pretrained_weights(name)
     source = find(spec, weights)
     folder = to / bundle_name(spec, weights)
     if not _same(folder, source):
-        with bundle.new_folder(folder) as temporary:
+        with replaced_folder(folder) as temporary:
             for file in (*bundle.NEEDED, CARD_FILE):  # the Hub client's folder may hold others, unchecked
                 if (source / file).is_file():
                     shutil.copyfile(source / file, temporary / file)
-            bundle.seal(temporary)
-        bundle.check(folder, weights.sha256)
-    return folder, bundle.digests_of(folder)[bundle.WEIGHTS_FILE]
+            bundle.write_digests(temporary)
+        bundle.check_digests(folder, weights.sha256)
+    return folder, bundle.digests_of(folder)[WEIGHTS_FILE]
 
 
 def _same(folder: Path, source: Path) -> bool:
     """Whether a folder of the mirror is whole and holds what the source does."""
     from fcnzoo.errors import WeightsError
-    from fcnzoo.files import bundle
     from fcnzoo.files.digests import hash_file
+    from fcnzoo.weights import bundle
+    from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 
     try:
-        bundle.check(folder, hash_file(source / bundle.WEIGHTS_FILE))
-        return bundle.digests_of(folder)[bundle.CONFIG_FILE] == hash_file(source / bundle.CONFIG_FILE)
+        bundle.check_digests(folder, hash_file(source / WEIGHTS_FILE))
+        return bundle.digests_of(folder)[CONFIG_FILE] == hash_file(source / CONFIG_FILE)
     except WeightsError:
         return False

@@ -38,7 +38,7 @@ def publish(
     folder = _folder(model, file)
     record = read_record(folder)
     if record.license is None:
-        complain(f"{model} says no licence, so the card will name none; save it with license= if there is one")
+        complain(f"{model} says no license, so the card will name none; save it with license= if there is one")
     network = load(folder, verify=True)  # what is damaged here must not get a digest of its own there
     commit = push_to_hub(
         network,

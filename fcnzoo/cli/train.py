@@ -32,7 +32,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, augmentation, dropout.", show_default=False)
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read pictures.", show_default=False)] = None,
+    num_workers: Annotated[int | None, typer.Option(help="Processes that read pictures.", show_default=False)] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU even if there is a GPU.")] = False,
     init_from: Annotated[
         Path | None, typer.Option(help="Folder of a finished model to start from.", show_default=False)
@@ -64,7 +64,7 @@ def train(
         "optim.batch_size": batch_size,
         "optim.lr": lr,
         "run.seed": seed,
-        "data.workers": workers,
+        "data.num_workers": num_workers,
         "run.device": "cpu" if cpu else None,
         "model.init_from": init_from,
     }

@@ -31,7 +31,7 @@ def verify(
     failed = False
     for name in models:
         try:
-            found = check(name)
+            found = verify_source(name)
         except (FCNZooError, OSError, ValueError, ImportError) as error:
             complain(f"{name}: {error}")
             failed = True
@@ -42,7 +42,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def check(name: str) -> Verification:
+def verify_source(name: str) -> Verification:
     """Verify the weights of a folder, a zoo model or a repository on the Hub.
 
     Raises:

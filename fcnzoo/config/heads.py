@@ -30,7 +30,7 @@ class SkipHeadConfig(Record):
         subpixel: Side of the block of scores that the finest score layer gives for each feature: 2 doubles
             the resolution of the scores (dense upsampling convolution, Wang et al. 2018). 1: the paper.
         upsampling: `"bilinear"`: the frozen bilinear sampling of the scores. `"deconv"`: the scores are
-            brought to stride 1 by a learned, bilinearly initialised `ConvTranspose2d` (d2l);
+            brought to stride 1 by a learned, bilinearly initialized `ConvTranspose2d` (d2l);
             `"deconv_depthwise"`: the same with one kernel per class.
     """
 

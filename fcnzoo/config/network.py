@@ -147,7 +147,7 @@ class FCNConfig(Record):
         head: How features become scores.
         aux_head: A second head on the next finer feature, computed in training only; `None`: none.
         num_classes: K, the number of score channels.
-        label_set: Names and colours of the classes; `None` if nobody said what they are.
+        label_set: Names and colors of the classes; `None` if nobody said what they are.
         preprocess: `None` takes the backbone's own.
         loss: The training loss.
         format: Version of this form.

@@ -28,6 +28,9 @@ class Metric(Record):
 Converter = Literal["torchvision", "torchfcn", "torchfcn-atonce", "caffe", "caffe-atonce", "mmseg"]
 """What `fcnzoo.convert` calls the publishers it reads."""
 
+Layout = Literal["folder", "camvid", "voc", "cityscapes", "ade20k"]
+"""How the folders of a data set are laid out: a name for `fcnzoo.data.open_dataset`."""
+
 
 @dataclass(frozen=True)
 class Publication(Record):

@@ -8,14 +8,14 @@ from fcnzoo.data.dataset import PairTransform
 from fcnzoo.data.folder import SegmentationFolder
 from fcnzoo.labels import get_label_set
 
-UNLABELLED = 11
+UNLABELED = 11
 """The mask value of the SegNet tutorial's files for pixels that have no class."""
 
 
 class CamVid(SegmentationFolder):
     """CamVid (Brostow et al. 2009) with the 11 classes of SegNet, read from `root/<split>/{images,masks}`.
 
-    The masks hold 0…10, and 11 where nothing is labelled, which becomes 255.
+    The masks hold 0…10, and 11 where nothing is labeled, which becomes 255.
 
     Args:
         root: Folder of the splits.
@@ -38,6 +38,6 @@ class CamVid(SegmentationFolder):
             images=f"{split}/images",
             masks=f"{split}/masks",
             transform=transform,
-            ignore=(UNLABELLED,),
+            ignore=(UNLABELED,),
             check=check,
         )

@@ -17,7 +17,7 @@ TRAIN_IDS: dict[int, int] = dict.fromkeys(range(34), 255) | {
 }
 """Label id → train id, 255 where a class takes no part.
 
-Source: `cityscapesscripts/helpers/labels.py`. The licence plate, id −1, is not drawn in the label images.
+Source: `cityscapesscripts/helpers/labels.py`. The license plate, id −1, is not drawn in the label images.
 """
 
 

@@ -35,7 +35,7 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
         label_set: The classes: names, palette, ignore index.
         transform: Called with each image and mask; such as `make_transform` gives.
         mapping: Value in the mask files → label; see `LabelTable`.
-        ignore: Further mask values, or (R, G, B) colours, that are read as the ignore index.
+        ignore: Further mask values, or (R, G, B) colors, that are read as the ignore index.
         check: Decode every mask, and read every image to its end. `False` reads only the headers: for
             large data that was checked before.
         problems: What a subclass found wrong while it listed the files; reported with the rest.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fcnzoo.data.checks import Problem
 from fcnzoo.data.dataset import PairTransform, SegmentationDataset
 from fcnzoo.data.masks import MASK_SUFFIXES, RGB
 from fcnzoo.images.load import IMAGE_SUFFIXES
-
-if TYPE_CHECKING:
-    from fcnzoo.labels import LabelSet
+from fcnzoo.labels import LabelSetLike, as_label_set
 
 _LITTER = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders of pictures; files with a leading dot likewise
 
@@ -32,11 +30,11 @@ class SegmentationFolder(SegmentationDataset):
 
     Args:
         root: The folder.
-        label_set: The classes that the masks hold; a name list becomes one by `LabelSet.from_names`.
+        label_set: The classes that the masks hold; a `LabelSet`, a list of names, or `{0: "sky", …}`.
         images: Folder of the images, from `root`.
         masks: Folder of the masks, from `root`.
         transform: Called with each image and mask.
-        ignore: Further mask values, or (R, G, B) colours, that are read as the ignore index.
+        ignore: Further mask values, or (R, G, B) colors, that are read as the ignore index.
         mapping: Value in the mask files → label; `None`: they are labels.
         check: Decode every mask, and read every image to its end; `False`: only the headers.
 
@@ -48,7 +46,7 @@ class SegmentationFolder(SegmentationDataset):
     def __init__(
         self,
         root: str | Path,
-        label_set: LabelSet,
+        label_set: LabelSetLike,
         *,
         images: str = "images",
         masks: str = "masks",
@@ -62,7 +60,7 @@ class SegmentationFolder(SegmentationDataset):
         pairs = pair_folders(self.root / images, self.root / masks, layout)
         super().__init__(
             pairs.files,
-            label_set,
+            as_label_set(label_set),
             transform=transform,
             ignore=ignore,
             mapping=mapping,

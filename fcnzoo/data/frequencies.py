@@ -23,7 +23,7 @@ def class_frequencies(dataset: SegmentationDataset) -> Tensor:
 def median_frequency_weights(counts: Tensor, power: float = 1.0, max_weight: float | None = None) -> Tensor:
     """Return one loss weight per class: (median frequency / frequency) ** `power`.
 
-    The frequency of a class is its share of all labelled pixels of the data set, and the median is taken
+    The frequency of a class is its share of all labeled pixels of the data set, and the median is taken
     over the classes that occur. (Eigen & Fergus 2015 divide by the pixels of the images in which the class
     occurs; over the whole data set, rare classes that fill few images get larger weights.) Only ratios
     between weights matter where the loss divides by the sum of the weights, as PyTorch's mean does.

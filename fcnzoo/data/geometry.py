@@ -50,7 +50,7 @@ class RandomScaleCrop(JointTransform):
     the crop shows is cut out first, at whole pixels, and resized to the crop; so the factor is exact to
     half a pixel of that part, on each axis. Where the scaled image is smaller than the crop, the result
     is as small; `RandomPad` fills it up. Images are resized bilinearly with antialiasing, masks by
-    nearest neighbour (exact: the pixel below the new pixel's centre).
+    nearest neighbor (exact: the pixel below the new pixel's center).
 
     Args:
         size: (height, width) of the crop; `None`: no crop, only scaling.
@@ -99,7 +99,7 @@ class RandomScaleCrop(JointTransform):
 class RandomPad(JointTransform):
     """Fill images that are smaller than a crop up to its size, the image anywhere in it.
 
-    After `Normalize`, 0 is the mean colour, which is what the image is filled up with.
+    After `Normalize`, 0 is the mean color, which is what the image is filled up with.
 
     Args:
         size: (height, width); an axis that is as long already stays.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
+from fcnzoo.config.spec import Layout
 from fcnzoo.data.ade20k import ADE20K
 from fcnzoo.data.camvid import CamVid
 from fcnzoo.data.cityscapes import Cityscapes
@@ -14,10 +15,7 @@ from fcnzoo.data.voc import VOCSegmentation
 from fcnzoo.files.records import near
 
 if TYPE_CHECKING:
-    from fcnzoo.labels import LabelSet
-
-Layout = Literal["folder", "camvid", "voc", "cityscapes", "ade20k"]
-"""How the folders of a data set are laid out: a name for `open_dataset`."""
+    from fcnzoo.labels import LabelSetLike
 
 _CLASSES = {"camvid": CamVid, "voc": VOCSegmentation, "cityscapes": Cityscapes, "ade20k": ADE20K}
 
@@ -27,7 +25,7 @@ def open_dataset(
     root: str | Path,
     split: str | None = None,
     *,
-    label_set: LabelSet | None = None,
+    label_set: LabelSetLike | None = None,
     transform: PairTransform | None = None,
     check: bool = True,
 ) -> SegmentationDataset:

@@ -1,4 +1,4 @@
-"""From mask files to labels: which value, or colour, of a file means which class."""
+"""From mask files to labels: which value, or color, of a file means which class."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _OUTSIDE = np.iinfo(np.int32).min
 class LabelTable:
     """What each value of a mask file means.
 
-    A mask of one channel (grey, palette or 1-bit PNG, 8 or 16 bits) holds indices; the colours of a
-    palette say nothing. A mask of three channels holds colours, which are looked up in the label set's
+    A mask of one channel (gray, palette or 1-bit PNG, 8 or 16 bits) holds indices; the colors of a
+    palette say nothing. A mask of three channels holds colors, which are looked up in the label set's
     palette. An alpha channel is accepted where it is opaque.
 
     Args:
-        label_set: The classes, their colours, and the ignore index.
+        label_set: The classes, their colors, and the ignore index.
         mapping: Value in the file → label (0…K−1 or the ignore index). `None`: values are labels.
             Where it is given it is complete: a value that it does not name is an error.
-        ignore: Further values, or (R, G, B) colours, that are read as the ignore index. The ignore
+        ignore: Further values, or (R, G, B) colors, that are read as the ignore index. The ignore
             index itself always is.
 
     Raises:
@@ -59,10 +59,10 @@ class LabelTable:
         self._labels[list(labels)] = list(labels.values())
         self._allowed = _ranges(sorted(labels))
 
-        colours = {colour: label for label, colour in reversed(list(enumerate(label_set.palette)))}
-        self._ambiguous = len(colours) < num_classes
-        colours |= {colour: void for colour in ignore if not isinstance(colour, int)}
-        codes = sorted((_code(colour), label) for colour, label in colours.items())
+        colors = {color: label for label, color in reversed(list(enumerate(label_set.palette)))}
+        self._ambiguous = len(colors) < num_classes
+        colors |= {color: void for color in ignore if not isinstance(color, int)}
+        codes = sorted((_code(color), label) for color, label in colors.items())
         self._codes = np.array([code for code, _ in codes], np.int32)
         self._code_labels = np.array([label for _, label in codes], np.int32)
         self._name = label_set.name
@@ -71,15 +71,15 @@ class LabelTable:
         """Return the labels of a mask's values.
 
         Args:
-            values: (H, W) integers, or (H, W, 3) colours in uint8.
+            values: (H, W) integers, or (H, W, 3) colors in uint8.
 
         Returns:
             (H, W); uint8 where all labels and the ignore index fit, else int64.
 
         Raises:
-            LabelError: A value or colour means nothing; the text lists the first few and what is allowed.
+            LabelError: A value or color means nothing; the text lists the first few and what is allowed.
         """
-        labels = self._from_colours(values) if values.ndim == 3 else self._from_indices(values)
+        labels = self._from_colors(values) if values.ndim == 3 else self._from_indices(values)
         outside = labels == _OUTSIDE
         if outside.any():
             raise LabelError(self._describe(values[outside]))
@@ -91,10 +91,10 @@ class LabelTable:
             return np.where(values < 0, _OUTSIDE, self._labels[values])
         return np.take(self._labels, values)
 
-    def _from_colours(self, values: np.ndarray) -> np.ndarray:
+    def _from_colors(self, values: np.ndarray) -> np.ndarray:
         if self._ambiguous:
             raise LabelError(
-                f"is a colour mask, but classes of the label set {self._name!r} share colours; use index masks"
+                f"is a color mask, but classes of the label set {self._name!r} share colors; use index masks"
             )
         codes = values.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
         place = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
@@ -104,7 +104,7 @@ class LabelTable:
         found = np.unique(values, axis=0)
         listed = [tuple(value) if found.ndim > 1 else value for value in found[:5].tolist()]
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        kind = "colours" if found.ndim > 1 else "values"
+        kind = "colors" if found.ndim > 1 else "values"
         allowed = f"the palette of {self._name!r}" if found.ndim > 1 else self._allowed
         return f"holds the {kind} {', '.join(map(str, listed))}{more}; allowed: {allowed}"
 
@@ -159,7 +159,7 @@ def _values(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode not in ("L", "P", "RGB", "I") and not image.mode.startswith("I;16"):
-        raise ValueError(f"{path}: a mask must be grey, palette or RGB, this is of Pillow's mode {image.mode!r}")
+        raise ValueError(f"{path}: a mask must be gray, palette or RGB, this is of Pillow's mode {image.mode!r}")
     return np.asarray(image)
 
 
@@ -167,8 +167,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _code(colour: RGB) -> int:
-    red, green, blue = colour
+def _code(color: RGB) -> int:
+    red, green, blue = color
     return red << 16 | green << 8 | blue
 
 

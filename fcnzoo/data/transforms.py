@@ -1,4 +1,4 @@
-"""Joint transforms that change colours, and the whole chain from a data set's pairs to a network's input."""
+"""Joint transforms that change colors, and the whole chain from a data set's pairs to a network's input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fcnzoo.data.geometry import JointTransform, RandomPad, RandomScaleCrop, Res
 if TYPE_CHECKING:
     from fcnzoo.config import Preprocess
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's grey
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's gray
 
 
 class PhotometricJitter(JointTransform):
     """Vary saturation, brightness and contrast, in this order, each by a factor of 1 ± `strength`.
 
-    All three are linear in the colours, so they are one 3×3 matrix and one shift, applied in one pass;
+    All three are linear in the colors, so they are one 3×3 matrix and one shift, applied in one pass;
     the result is clamped once, at the end. The masks stay.
 
     Args:
@@ -49,9 +49,9 @@ class PhotometricJitter(JointTransform):
         pixels = _unit_range(inpt).reshape(3, -1)
         saturation, brightness, contrast = params["saturation"], params["brightness"], params["contrast"]
         luma = torch.tensor(_LUMA)
-        grey = float(luma @ pixels.mean(1)) * brightness  # of the whole image; saturation does not change it
+        gray = float(luma @ pixels.mean(1)) * brightness  # of the whole image; saturation does not change it
         matrix = (saturation * torch.eye(3) + (1 - saturation) * luma) * (brightness * contrast)
-        pixels = torch.addmm(torch.tensor((1 - contrast) * grey).expand(3, 1), matrix, pixels).clamp_(0, 1)
+        pixels = torch.addmm(torch.tensor((1 - contrast) * gray).expand(3, 1), matrix, pixels).clamp_(0, 1)
         return wrap(pixels.view(inpt.shape), inpt)
 
 
@@ -59,7 +59,7 @@ class Normalize(JointTransform):
     """Bring an image into the channel order, value range, mean and deviation of a network; masks stay.
 
     For uint8 images it computes what `fcnzoo.images.to_tensor` does, to the bit; it does not resize.
-    A network of one channel gets the ITU-R 601 grey of the image.
+    A network of one channel gets the ITU-R 601 gray of the image.
 
     Args:
         preprocess: The network's preprocessing.
@@ -75,7 +75,7 @@ class Normalize(JointTransform):
         self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 - torchvision's signature
-        """Normalise the image."""
+        """Normalize the image."""
         if isinstance(inpt, tv_tensors.Mask):
             return inpt
         pixels = inpt.as_subclass(Tensor)
@@ -113,8 +113,8 @@ def make_transform(
 ) -> v2.Compose:
     """Return the transform from a data set's pairs to a network's input and target.
 
-    In training: random scale and crop, flip, photometric jitter, normalisation, padding with the mean
-    colour and `ignore_index` at a random place. Otherwise: normalisation alone (the image, not the
+    In training: random scale and crop, flip, photometric jitter, normalization, padding with the mean
+    color and `ignore_index` at a random place. Otherwise: normalization alone (the image, not the
     mask, resized if the network's preprocessing says so).
 
     Args:

@@ -16,8 +16,8 @@ class VOCSegmentation(SegmentationDataset):
     """PASCAL VOC (Everingham et al. 2010): background and 20 object classes.
 
     The pictures are those that `ImageSets/Segmentation/<split>.txt` names, one per line. A mask is read
-    from `SegmentationClass`: palette PNGs as the indices they are, RGB PNGs by their colours; the border
-    of objects (index 255, colour (224, 224, 192)) becomes 255.
+    from `SegmentationClass`: palette PNGs as the indices they are, RGB PNGs by their colors; the border
+    of objects (index 255, color (224, 224, 192)) becomes 255.
 
     For a split with `aug` in its name (`trainaug`, `train_aug`: VOC with the 10,582 pictures of SBD,
     Hariharan et al. 2011) the mask is the index PNG in `SegmentationClassAug`, or, if that has none of

@@ -115,3 +115,13 @@ def download_from_drive(file_id: str, path: Path, digest: Digest | None = None) 
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def not_the_file(start: bytes) -> str | None:
+    """Say what came in place of a file, by its first bytes: a web page, or a git-lfs pointer."""
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page: the download answered with an error page or a login"
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, not the file itself; run `git lfs pull` where it lies"
+    return None

@@ -15,9 +15,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
-
-from fcnzoo.files.strict_json import read_json
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 R = TypeVar("R", bound="Record")
 
@@ -30,11 +28,11 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def near(name: str, known: typing.Iterable[str], count: int = 5) -> str:
+def near(name: str, known: typing.Iterable[str]) -> str:
     """Return `" Did you mean a, b?"` for the known names nearest to `name`, or an empty text."""
     if len(name) > LONGEST_NAME:
         return ""
-    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(known), n=5, cutoff=0.6)
     return f" Did you mean {', '.join(close)}?" if close else ""
 
 
@@ -203,3 +201,32 @@ class Record:
         except ValueError as error:
             raise ValueError(f"{cls.__name__}: not valid JSON ({error})") from None
         return cls.from_dict(data)
+
+
+def read_json(text: str | bytes) -> Any:
+    """Read JSON; where Python's own reader would take the last of two equal names, this one refuses.
+
+    Args:
+        text: Bytes are UTF-8.
+
+    Raises:
+        ValueError: It is not valid JSON, nested too deeply, names something twice, or holds NaN or an infinity.
+    """
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(f"nested too deeply: {error}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"{twice[:80]!r} comes twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no finite number")

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.strict_json import read_json
+from fcnzoo.files.download import not_the_file
+from fcnzoo.files.records import read_json
 
 MAX_HEADER = 4 * 2**20
 """Longest header read, in bytes: room for 25,000 tensors."""
@@ -93,12 +94,12 @@ class SafetensorsFile:
         self.file.seek(0)
         return hashlib.file_digest(self.file, "sha256").hexdigest()
 
-    def read(self, names: set[str] | None = None, *, map: bool = False) -> dict[str, Tensor]:
+    def read(self, names: set[str] | None = None, *, mapped: bool = False) -> dict[str, Tensor]:
         """Give tensors, by default all, on the CPU.
 
         Args:
             names: Which.
-            map: Give tensors that are read from the file when they are first used. Changing them never
+            mapped: Give tensors that are read from the file when they are first used. Changing them never
                 changes the file, but changing the file in place changes them, and cutting it short kills
                 the process. Tensors that do not lie at a multiple of 64 bytes are copied all the same, as
                 is everything on Windows, where a mapped file cannot be replaced.
@@ -107,11 +108,11 @@ class SafetensorsFile:
             WeightsError: The file has become shorter.
         """
         wanted = {name: entry for name, entry in self.entries.items() if names is None or name in names}
-        mapped = None
-        if map and os.name != "nt" and any(entry.size for entry in wanted.values()):
+        view = None
+        if mapped and os.name != "nt" and any(entry.size for entry in wanted.values()):
             with contextlib.suppress(OSError):  # some network and user-space file systems cannot map
-                mapped = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
-        return {name: self._tensor(name, entry, mapped) for name, entry in wanted.items()}
+                view = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return {name: self._tensor(name, entry, view) for name, entry in wanted.items()}
 
     def tensor(self, name: str) -> Tensor:
         """Give a copy of one tensor, on the CPU.
@@ -216,14 +217,9 @@ def _sizes(value: Any) -> bool:
 
 def _guess(start: bytes) -> str | None:
     """Say what a file that is no safetensors file is."""
-    text = start.lstrip().lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a git-lfs pointer, not the weights; run `git lfs pull` where it lies"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, not weights; the download answered with an error page or a login"
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return "it is a PyTorch checkpoint (a pickle), which can run code; fcnzoo.convert reads those it knows"
-    return None
+    return not_the_file(start)
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

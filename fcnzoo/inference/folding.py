@@ -6,6 +6,7 @@ A convolution's output y goes to γ (y − μ) / √(σ² + ε) + β, which is l
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -52,18 +53,13 @@ def _pairs(network: nn.Module, run: Callable[[], object]) -> dict[nn.Module, nn.
         if id(inputs[0]) in made:
             found[module] = made[id(inputs[0])][0]
 
-    hooks = []
-    for module in network.modules():
-        if _is_plain_convolution(module):
-            hooks.append(module.register_forward_hook(after_conv))
-        elif _is_plain_batchnorm(module):
-            hooks.append(module.register_forward_pre_hook(before_norm))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for module in network.modules():
+            if _is_plain_convolution(module):
+                stack.enter_context(module.register_forward_hook(after_conv))
+            elif _is_plain_batchnorm(module):
+                stack.enter_context(module.register_forward_pre_hook(before_norm))
+        run()
     once = {norm: conv for norm, conv in found.items() if calls[norm] == calls[conv] == 1}
     served = Counter(once.values())
     owners = Counter(id(p) for m in network.modules() for p in m._parameters.values() if p is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,20 +98,15 @@ def is_faster(conv: nn.Conv2d, form: WinogradConv2d, image: Tensor) -> bool:
 def _input_shapes(network: nn.Module, run: Callable[[], object]) -> dict[str, torch.Size]:
     """Run the network; return the names of the convolutions that Winograd can compute, and their inputs' shapes."""
     shapes: dict[str, torch.Size] = {}
-    hooks = []
-    for name, module in network.named_modules():
-        if takes_winograd(module) and min(module.in_channels, module.out_channels) >= CHANNELS:
 
-            def before(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                shapes[name] = inputs[0].shape
+    def note(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes[name] = inputs[0].shape
 
-            hooks.append(module.register_forward_pre_hook(before))
-    try:
-        with torch.inference_mode():
-            run()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode(), contextlib.ExitStack() as stack:
+        for name, module in network.named_modules():
+            if takes_winograd(module) and min(module.in_channels, module.out_channels) >= CHANNELS:
+                stack.enter_context(module.register_forward_pre_hook(functools.partial(note, name)))
+        run()
     return shapes
 
 

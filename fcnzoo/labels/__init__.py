@@ -1,7 +1,7 @@
-"""What the class numbers of a network or a mask mean: names and colours.
+"""What the class numbers of a network or a mask mean: names and colors.
 
 The sets of the usual data sets lie beside this file, one JSON file each, and are read when
-somebody asks for them. `source` in each file says where its names and colours come from.
+somebody asks for them. `source` in each file says where its names and colors come from.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = [
     "voc_colormap",
 ]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 IGNORE_INDEX = 255
-BORDER: Colour = (224, 224, 192)
-"""How VOC's masks show the pixels to ignore; it is entry 255 of the VOC colour map."""
+BORDER: Color = (224, 224, 192)
+"""How VOC's masks show the pixels to ignore; it is entry 255 of the VOC color map."""
 
 FOLDER = Path(__file__).parent
 
@@ -41,15 +41,15 @@ class LabelSet(Record):
     Attributes:
         name: What the set is called, for `get_label_set` if it is one of the built-in ones.
         names: One name per class, all different.
-        palette: One (red, green, blue) per class, each 0…255; two classes may share a colour.
+        palette: One (red, green, blue) per class, each 0…255; two classes may share a color.
         ignore_index: Mask value of pixels that belong to no class and take no part.
         description: What the set is.
-        source: Where names and colours come from.
+        source: Where names and colors come from.
     """
 
     name: str
     names: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     ignore_index: int = IGNORE_INDEX
     description: str = ""
     source: str = ""
@@ -68,11 +68,11 @@ class LabelSet(Record):
                 raise ValueError(f"LabelSet.names must all differ, got {name!r} at {first[name]} and at {i}")
         if len(self.palette) != len(self.names):
             raise ValueError(
-                f"LabelSet.palette must hold one colour per name ({len(self.names)}), got {len(self.palette)}"
+                f"LabelSet.palette must hold one color per name ({len(self.names)}), got {len(self.palette)}"
             )
-        for i, colour in enumerate(self.palette):
-            if not all(0 <= value <= 255 for value in colour):
-                raise ValueError(f"LabelSet.palette[{i}] must hold values 0…255, got {colour}")
+        for i, color in enumerate(self.palette):
+            if not all(0 <= value <= 255 for value in color):
+                raise ValueError(f"LabelSet.palette[{i}] must hold values 0…255, got {color}")
         if 0 <= self.ignore_index < len(self.names):
             self.refuse("ignore_index", f"must not be one of the {len(self.names)} classes (−1 never is)")
 
@@ -94,27 +94,27 @@ class LabelSet(Record):
         )
 
     def flat_palette(self) -> bytes:
-        """Return the 256 colours of an indexed PNG as 768 bytes: R, G, B of each in turn.
+        """Return the 256 colors of an indexed PNG as 768 bytes: R, G, B of each in turn.
 
-        The classes have their colours and `ignore_index`, if it is a byte, VOC's border colour. What
-        is left holds the VOC colour map, so that a stray value in a mask can be seen.
+        The classes have their colors and `ignore_index`, if it is a byte, VOC's border color. What
+        is left holds the VOC color map, so that a stray value in a mask can be seen.
 
         Raises:
             ValueError: There are more than 256 classes.
         """
         if len(self) > 256:
             raise ValueError(
-                f"the label set {self.name!r} has {len(self)} classes and an indexed PNG at most 256 colours; "
+                f"the label set {self.name!r} has {len(self)} classes and an indexed PNG at most 256 colors; "
                 "save the labels as a 16-bit PNG or an array"
             )
-        colours = [*self.palette, *voc_colormap(256)[len(self) :]]
+        colors = [*self.palette, *voc_colormap(256)[len(self) :]]
         if 0 <= self.ignore_index <= 255:
-            colours[self.ignore_index] = BORDER
-        return bytes(value for colour in colours for value in colour)
+            colors[self.ignore_index] = BORDER
+        return bytes(value for color in colors for value in color)
 
     @classmethod
     def from_names(cls, names: Iterable[str], name: str = "custom") -> LabelSet:
-        """Make a label set of one's own classes, coloured by the VOC colour map.
+        """Make a label set of one's own classes, colored by the VOC color map.
 
         Args:
             names: One name per class, in the order of their numbers.
@@ -160,15 +160,15 @@ def as_label_set(value: LabelSetLike) -> LabelSet:
     return LabelSet.from_names(value)
 
 
-def voc_colormap(count: int) -> tuple[Colour, ...]:
-    """Return the first `count` colours of PASCAL VOC, all different, black first.
+def voc_colormap(count: int) -> tuple[Color, ...]:
+    """Return the first `count` colors of PASCAL VOC, all different, black first.
 
     Bit k of the index becomes bit 7 − ⌊k / 3⌋ of channel k mod 3 (red, green, blue), so that near
-    indices have far colours. Source: `VOClabelcolormap.m` of the VOC development kit.
+    indices have far colors. Source: `VOClabelcolormap.m` of the VOC development kit.
 
     Raises:
         TypeError: `count` is not an integer.
-        ValueError: `count` is negative, or above 2²⁴, where the colours end.
+        ValueError: `count` is negative, or above 2²⁴, where the colors end.
     """
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"count must be int, got {count!r} ({type(count).__name__})")
@@ -187,7 +187,7 @@ def _spread(index: int) -> int:
 
 
 def generic_label_set(num_classes: int) -> LabelSet:
-    """Return a set for classes that nobody named: `"class 0"`, `"class 1"`, … with VOC's colours.
+    """Return a set for classes that nobody named: `"class 0"`, `"class 1"`, … with VOC's colors.
 
     Raises:
         TypeError: `num_classes` is not an integer.

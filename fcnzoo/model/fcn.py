@@ -94,7 +94,7 @@ class FCN(nn.Module):
 
     @property
     def label_set(self) -> LabelSet | None:
-        """Names and colours of the classes, if known."""
+        """Names and colors of the classes, if known."""
         return self.config.label_set
 
     @property
@@ -179,7 +179,7 @@ class FCN(nn.Module):
             return upsample_argmax(scores.main, scores.grid, (image.shape[-2], image.shape[-1]))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Compute what the heads see, for another head or another use.
+        """Compute what the heads see.
 
         Args:
             image: (B, C, H, W), floating point, preprocessed; any H, W ≥ 1.

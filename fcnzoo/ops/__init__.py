@@ -6,8 +6,9 @@ they run loops that numba compiles where it is installed, on CUDA devices Triton
 else PyTorch in pieces.
 """
 
-from fcnzoo.ops.labels.argmax import label_dtype, upsample_argmax, upsample_confusion
-from fcnzoo.ops.loss.cross_entropy import check_labels, upsample_cross_entropy
+from fcnzoo.ops.checks import check_labels, label_dtype
+from fcnzoo.ops.labels.argmax import upsample_argmax, upsample_confusion
+from fcnzoo.ops.loss.cross_entropy import upsample_cross_entropy
 from fcnzoo.ops.upsample import upsample
 
 __all__ = ["check_labels", "label_dtype", "upsample", "upsample_argmax", "upsample_confusion", "upsample_cross_entropy"]

@@ -54,7 +54,7 @@ def cut_axis(grid: Grid, length: int, scores: int) -> Cells:
     begins = np.flatnonzero(np.concatenate([[True], (np.diff(low) != 0) | (np.diff(high) != 0) | turns]))
     partial = np.logical_or.reduceat(weights.sum(0) < 1 - 1e-9, begins)
     low, high = low[begins], high[begins]
-    # Cells must be neighbours: where a score is jumped over, a cell without pixels is put in between.
+    # Cells must be neighbors: where a score is jumped over, a cell without pixels is put in between.
     jumps = np.flatnonzero(high[:-1] != low[1:]) + 1
     nodes = np.append(np.insert(low, jumps, high[jumps - 1]), high[-1])
     start = np.append(np.insert(begins, jumps, begins[jumps]), length)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import os
 import threading
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 logger = logging.getLogger("fcnzoo")
@@ -67,3 +70,8 @@ def compile_kept(loops: Kernel, signature: Any) -> Kernel:
     except (OSError, RuntimeError) as error:  # no folder to write to, or a full disk
         logger.info("compiled code is not kept on disk: %s", error)
         return numba.njit(signature, **options)(loops)
+
+
+def source_key(*modules: ModuleType) -> str:
+    """Return a digest of modules' source: what compiled code is made of beside the file that it is kept for."""
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()

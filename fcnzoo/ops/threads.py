@@ -44,7 +44,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.forget)
 
 
-def share(tasks: Iterable[tuple], work: Callable[..., object], threads: int) -> None:
+def run_in_threads(tasks: Iterable[tuple], work: Callable[..., object], threads: int) -> None:
     """Call `work(*task)` for every task, in so many threads (this one among them), each taking the next one left."""
     todo = deque(tasks)
 
@@ -83,7 +83,7 @@ def compute(tasks: Sequence[tuple], work: Callable[..., Result], threads: int) -
             found[n] = error
 
     try:
-        share(((n,) for n in range(len(tasks))), run, threads)
+        run_in_threads(((n,) for n in range(len(tasks))), run, threads)
     finally:
         if before > 1:
             torch.set_num_threads(before)

@@ -9,19 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnzoo.ops.axis import axis_taps
+from fcnzoo.ops.checks import check_scores
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
-
-
-def check_scores(scores: Tensor, size: tuple[int, int]) -> None:
-    """Raise an error unless `scores` is (B, K, h, w) of floats and `size` is (H, W)."""
-    if scores.ndim != 4:
-        raise ValueError(f"scores must be (B, K, h, w), got shape {tuple(scores.shape)}")
-    if not scores.is_floating_point():
-        raise TypeError(f"scores must be floating point, got {scores.dtype}")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size must be (H, W) with H, W ≥ 1, got {tuple(size)}")
 
 
 def _is_fit(grid: Grid, size: tuple[int, int]) -> bool:

@@ -15,14 +15,12 @@ from fcnzoo.data import (
 )
 from fcnzoo.errors import WeightsError
 from fcnzoo.labels import LabelSet, get_label_set
-from fcnzoo.model.fcn import build
 from fcnzoo.model.score_rows import score_keys
 from fcnzoo.training.recipe import Recipe
 from fcnzoo.weights.factory import create
 from fcnzoo.weights.load import load
 
 if TYPE_CHECKING:
-    from fcnzoo.config import FCNConfig
     from fcnzoo.model.fcn import FCN
 
 
@@ -84,7 +82,11 @@ def build_model(recipe: Recipe, label_set: LabelSet, weights: tuple[float, ...] 
             pretrained network.
     """
     section = recipe.model
-    start = create(
+    if section.head.changes() and section.pretrained:
+        raise ValueError(
+            "model.head cannot be changed with model.pretrained: the weights are those of the published head"
+        )
+    model = create(
         section.name,
         pretrained=section.pretrained,
         num_classes=len(label_set.names),
@@ -93,40 +95,20 @@ def build_model(recipe: Recipe, label_set: LabelSet, weights: tuple[float, ...] 
         aux=section.aux,
         output_stride=section.output_stride,
         geometry=section.geometry,
+        head=section.head.changes() or None,
     )
-    config = _config(recipe, start.config, label_set, weights)
-    model = build(config)
-    if config.head == start.config.head:
-        model.load_state_dict(start.state_dict())
-    else:
-        model.backbone.load_state_dict(start.backbone.state_dict())
-    return model
-
-
-def _config(recipe: Recipe, config: FCNConfig, label_set: LabelSet, weights: tuple[float, ...] | None) -> FCNConfig:
-    changes = recipe.model.head.changes()
-    if changes and recipe.model.pretrained:
-        raise ValueError(
-            "model.head cannot be changed with model.pretrained: the weights are those of the published head"
-        )
-    known = [field.name for field in dataclasses.fields(config.head)]
-    for name in changes:
-        if name not in known:
-            raise ValueError(
-                f"model.head.{name}: the head of {recipe.model.name!r} is {config.head.kind!r} "
-                f"and has the fields {', '.join(known)}"
-            )
-    loss = config.loss.replace(
+    loss = model.config.loss.replace(
         ignore_index=label_set.ignore_index, class_weights=weights, label_smoothing=recipe.loss.label_smoothing
     )
     if recipe.loss.aux_weight is not None:
         loss = loss.replace(aux_weight=recipe.loss.aux_weight)
-    return config.replace(head=config.head.replace(**changes), label_set=label_set, loss=loss)
+    model.config = model.config.replace(label_set=label_set, loss=loss)
+    return model
 
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """What `initialise_from` did.
+    """What `initialize_from` did.
 
     Attributes:
         taken: Tensors that came from the finished model.
@@ -139,8 +121,8 @@ class Transfer:
     left: tuple[str, ...]
 
 
-def initialise_from(model: FCN, folder: str | Path) -> Transfer:
-    """Start a model from a finished one of a neighbouring stage: FCN-32s → 16s → 8s.
+def initialize_from(model: FCN, folder: str | Path) -> Transfer:
+    """Start a model from a finished one of a neighboring stage: FCN-32s → 16s → 8s.
 
     The backbone must fit whole. In the heads, what both have must fit; what only this model has stays
     fresh and is listed. Score layers (and they alone) may differ in shape, if the classes differ. Pictures are

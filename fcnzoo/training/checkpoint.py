@@ -1,19 +1,18 @@
 """Checkpoints that are whole or not there, without pickle.
 
-A checkpoint is a folder `step-00001234` of safetensors (weights, averages, optimiser) and JSON
+A checkpoint is a folder `step-00001234` of safetensors (weights, averages, optimizer) and JSON
 (position, best result, random states). It is written beside its place, brought to the disk and
 renamed; whatever carries the final name is complete.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from fcnzoo.config import Preprocess
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic, default_mode
+from fcnzoo.files.staging import recover_folder
 
 if TYPE_CHECKING:
     from fcnzoo.model.fcn import FCN
@@ -34,51 +34,6 @@ FORMAT = 2
 STATE_FILE = "state.json"
 
 _NAME = re.compile(r"step-(\d{8,})")
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `folder` when the block ends without an error.
-
-    Between the two renames `folder` is missing and lies under another name; `recover_folder` finds it.
-    """
-    new, old = part_of_folder(folder), folder.with_name(f".{folder.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        yield new
-        for file in [path for path in new.rglob("*") if path.is_file()]:
-            _sync(file)
-        _sync(new)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(new, folder)
-        _sync(folder.parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_folder(folder: Path) -> None:
-    """Put a folder back that a kill left between the two renames of `replaced_folder`."""
-    old = folder.with_name(f".{folder.name}.old")
-    if old.is_dir() and not folder.exists():
-        os.rename(old, folder)
-
-
-def part_of_folder(folder: Path) -> Path:
-    """Return where `replaced_folder` gathers the files of a folder to come."""
-    return folder.with_name(f".{folder.name}.part")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -93,7 +48,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return where the checkpoint after `step` optimiser steps lies."""
+    """Return where the checkpoint after `step` optimizer steps lies."""
     return folder / f"step-{step:08d}"
 
 
@@ -185,7 +140,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Return an optimiser's state as `"<parameter>:<key>"` tensors."""
+    """Return an optimizer's state as `"<parameter>:<key>"` tensors."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{names[id(parameter)]}:{key}": value
@@ -208,7 +163,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Pat
             raise WeightsError(f"{path}: the model has no parameter {name}")
         parameter = parameters[name]
         if key != "step":
-            # Where and in which memory order the optimiser itself would make it.
+            # Where and in which memory order the optimizer itself would make it.
             value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
         optimizer.state[parameter][key] = value
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import torch
 from torch import Tensor
 
+from fcnzoo.files.staging import part_of_folder, replaced_folder
 from fcnzoo.training import checkpoint
-from fcnzoo.training.meter import Meter
-from fcnzoo.training.objective import Criterion, Objective, describe
+from fcnzoo.training.objective import Criterion, Objective, criterion_name
 from fcnzoo.training.optim import (
     AveragedModel,
     build_optimizer,
@@ -25,6 +25,7 @@ from fcnzoo.training.optim import (
     set_learning_rates,
     training_mode,
 )
+from fcnzoo.training.report import Meter
 from fcnzoo.training.sampling import Batch, BatchOrder, Collate, SeededSamples, build_loader, derive_seed
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Progress:
     """Where a run stands: all that a checkpoint holds besides tensors and random states.
 
     Attributes:
-        step: Optimiser steps done.
+        step: Optimizer steps done.
         epoch: Epochs done.
         batch: Steps done in the current epoch.
         best: `{"mean_iou", "epoch", "step"}` of the best evaluation so far, or `None`.
@@ -56,7 +57,7 @@ class Progress:
 
 
 class Trainer:
-    """One run: a model, its data, its optimiser, and where they stand.
+    """One run: a model, its data, its optimizer, and where they stand.
 
     Args:
         recipe: The run as data.
@@ -72,7 +73,7 @@ class Trainer:
         self.recipe, self.accelerator, self.model = recipe, accelerator, model
         self.folder = Path(recipe.run.out) / "checkpoints"
         self.progress = Progress()
-        self.criterion_name = describe(criterion)
+        self.criterion_name = criterion_name(criterion)
         self.memory_format = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
         optim, seed = recipe.optim, recipe.run.seed
         self.order = BatchOrder(
@@ -85,7 +86,7 @@ class Trainer:
         )
         loss = model.config.loss
         self.samples, self.collate = SeededSamples(train, seed), Collate(loss.class_weights, loss.ignore_index)
-        self.loader = build_loader(self.samples, self.order, self.collate, recipe.data.workers)
+        self.loader = build_loader(self.samples, self.order, self.collate, recipe.data.num_workers)
         self.steps = recipe.schedule.steps or recipe.schedule.epochs * self.order.steps_per_epoch
         model.to(accelerator.device, memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         freeze(model, optim)
@@ -146,7 +147,7 @@ class Trainer:
         progress.seconds += meter.seconds()
 
     def _update(self, parts: list[Batch]) -> Tensor:
-        """Make one optimiser step and return its loss (this process' share of it)."""
+        """Make one optimizer step and return its loss (this process' share of it)."""
         accelerator, optim = self.accelerator, self.recipe.optim
         factor = schedule_factor(self.progress.step, self.steps, self.recipe.schedule)
         set_learning_rates(self.optimizer, factor)
@@ -210,9 +211,9 @@ class Trainer:
         states = checkpoint.random_states(accelerator.device)
         with contextlib.ExitStack() as stack:
             if accelerator.is_main_process:
-                stack.enter_context(checkpoint.replaced_folder(path))
+                stack.enter_context(replaced_folder(path, shared=True))
             accelerator.wait_for_everyone()
-            part = checkpoint.part_of_folder(path)
+            part = part_of_folder(path)
             checkpoint.write_json(part / f"random-{accelerator.process_index}.json", states)
             if accelerator.is_main_process:
                 self._write(part, seconds)

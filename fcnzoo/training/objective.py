@@ -16,8 +16,8 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 """From logits (B, K, H, W) and targets (B, H, W) to a scalar loss."""
 
 
-def describe(criterion: Criterion | None) -> str | None:
-    """Return a name by which a resumed run recognises its criterion."""
+def criterion_name(criterion: Criterion | None) -> str | None:
+    """Return a name by which a resumed run recognizes its criterion."""
     if criterion is None:
         return None
     kind = criterion if hasattr(criterion, "__qualname__") else type(criterion)

@@ -1,4 +1,4 @@
-"""Parameter groups, optimisers, learning-rate schedules, frozen BatchNorm and weight averaging."""
+"""Parameter groups, optimizers, learning-rate schedules, frozen BatchNorm and weight averaging."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def part_of(name: str) -> str:
 def _kind(model: nn.Module, name: str) -> str:
     """Tell a parameter's kind by shapes: `"weight"`, `"bias"` (of a convolution) or `"norm"`.
 
-    Normalisations and layer scales have one number per channel; a bias whose module's weight is
-    such a vector belongs to a normalisation.
+    Normalizations and layer scales have one number per channel; a bias whose module's weight is
+    such a vector belongs to a normalization.
     """
     path, _, last = name.rpartition(".")
     owner = model.get_submodule(path)
@@ -43,7 +43,7 @@ def parameter_groups(model: nn.Module, optim: OptimSection) -> list[dict[str, An
         optim: Learning rates and their options.
 
     Returns:
-        Groups for a torch optimiser; each has `name` (`"head"`, `"backbone bias"`, …), `params`,
+        Groups for a torch optimizer; each has `name` (`"head"`, `"backbone bias"`, …), `params`,
         `lr`, `weight_decay` and `base_lr`, which the schedule multiplies.
     """
     rates = {"head": optim.lr, "backbone": optim.backbone_lr, "aux": optim.aux_lr}
@@ -70,7 +70,7 @@ def parameter_groups(model: nn.Module, optim: OptimSection) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, optim: OptimSection) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over a model's `parameter_groups`.
+    """Return the recipe's optimizer over a model's `parameter_groups`.
 
     Raises:
         ValueError: Nothing is left to train.
@@ -147,7 +147,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move the average toward `model` after optimiser step `step` (the first is 1)."""
+        """Move the average toward `model` after optimizer step `step` (the first is 1)."""
         weight = 1 - min(self.decay, step / (step + 10))
         averages, values = self._floating(model)
         torch._foreach_lerp_(averages, values, weight)  # pyright: ignore[reportPrivateImportUsage]

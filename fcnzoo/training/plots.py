@@ -32,7 +32,7 @@ def curves(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(12, 4), layout="constrained")
     loss, score = figure.subplots(1, 2)
     loss.plot([entry["step"] for entry in steps], [entry["loss"] for entry in steps], color="tab:blue", linewidth=1)
-    loss.set(xlabel="optimiser step", ylabel="training loss", yscale="log")
+    loss.set(xlabel="optimizer step", ylabel="training loss", yscale="log")
     rate = loss.twinx()
     for name in sorted({key for entry in steps for key in entry if key.startswith("lr ") and key.count(" ") == 1}):
         points = [(entry["step"], entry[name]) for entry in steps if name in entry]
@@ -67,7 +67,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
     if len(names) <= 25:  # more would not be legible
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:
-                colour = "white" if share > 0.5 else "black"
-                axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7, color=colour)
+                color = "white" if share > 0.5 else "black"
+                axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(drawn, fraction=0.046, pad=0.04)
     _write(figure, path)

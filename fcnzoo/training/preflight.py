@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import LabelError
-from fcnzoo.ops.loss.cross_entropy import check_labels
+from fcnzoo.ops import check_labels
 
 if TYPE_CHECKING:
     from fcnzoo.model.fcn import FCN

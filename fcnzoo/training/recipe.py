@@ -38,7 +38,7 @@ RESUMABLE = frozenset(
         "run.tensorboard",
         "run.plots",
         "data.root",
-        "data.workers",
+        "data.num_workers",
         "data.val_batch_size",
         "model.pretrained_backbone",
         "model.init_from",
@@ -55,9 +55,9 @@ class Recipe(Record):
     Attributes:
         model: Which network, and where its first weights come from.
         data: Which pictures.
-        optim: Optimiser, batch size, gradients.
+        optim: Optimizer, batch size, gradients.
         schedule: Length of the run and course of the learning rate.
-        loss: What is minimised.
+        loss: What is minimized.
         augment: How training pictures are varied.
         run: Output folder, seed, device, checkpoints, logs.
         description: What the recipe is for.

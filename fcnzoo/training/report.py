@@ -1,4 +1,4 @@
-"""What a run says while it runs: a progress bar, a JSONL log, TensorBoard events."""
+"""What a run says while it runs: mean loss and speed, a progress bar, a JSONL log, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from fcnzoo.files.atomic import atomic
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from fcnzoo.training.sections import RunSection
 
 
@@ -35,13 +40,39 @@ def rewind_log(path: Path, step: int) -> None:
             file.writelines(json.dumps(entry) + "\n" for entry in kept)
 
 
+class Meter:
+    """Mean loss and speed between two lines of the log; reading it waits for the device."""
+
+    def __init__(self, accelerator: Accelerator, batch_size: int) -> None:
+        self.accelerator, self.batch_size = accelerator, batch_size
+        self.start = self.since = time.monotonic()
+        self.loss, self.steps = torch.zeros((), device=accelerator.device), 0
+
+    def add(self, loss: Tensor) -> None:
+        """Count one step."""
+        self.loss += loss
+        self.steps += 1
+
+    def read(self) -> tuple[float, float]:
+        """Return mean loss and images per second since the last reading, over all processes."""
+        loss = float(self.accelerator.reduce(self.loss, "mean")) / self.steps  # pyright: ignore[reportArgumentType]
+        now = time.monotonic()
+        speed = self.steps * self.batch_size / max(now - self.since, 1e-9)
+        self.loss, self.steps, self.since = torch.zeros_like(self.loss), 0, now
+        return loss, speed
+
+    def seconds(self) -> float:
+        """Return the time since the meter was made."""
+        return time.monotonic() - self.start
+
+
 class Reporter:
     """Writes the log and shows the progress of one run; on processes other than the main one, neither.
 
     Args:
         out: Output folder: `log.jsonl`, and `tensorboard/` if wanted.
         run: The recipe's section.
-        steps: Optimiser steps of the whole run.
+        steps: Optimizer steps of the whole run.
         first: Steps that are already done.
         main: Whether this process reports.
     """

@@ -95,7 +95,7 @@ def _prepare(
     if saved and (preprocess := read_state(saved[-1])[1]) is not None:
         model.config = model.config.replace(preprocess=preprocess)
     elif not saved and recipe.model.init_from:
-        start["init_from"] = asdict(assembly.initialise_from(model, recipe.model.init_from))
+        start["init_from"] = asdict(assembly.initialize_from(model, recipe.model.init_from))
     assembly.set_transform(recipe, train_set, model)
     if accelerator.is_main_process:
         preflight.check_folder(folder, preflight.bytes_of_run(recipe, model))

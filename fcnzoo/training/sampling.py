@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 def derive_seed(*parts: int) -> int:
-    """Return a 63-bit seed from numbers, so that neighbouring ones give unrelated seeds."""
+    """Return a 63-bit seed from numbers, so that neighboring ones give unrelated seeds."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -49,7 +49,7 @@ class BatchOrder(Sampler[list[Key]]):
 
     Args:
         count: Number of pictures.
-        batch_size: Pictures per optimiser step, over all processes.
+        batch_size: Pictures per optimizer step, over all processes.
         accumulate: Parts computed one after the other.
         processes: How many processes there are.
         rank: Which one this is.

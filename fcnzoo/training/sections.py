@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, Literal, get_type_hints
 
+from fcnzoo.config.heads import DilatedHeadConfig, SkipHeadConfig
+from fcnzoo.config.spec import Layout
 from fcnzoo.files.records import Record
 
 
-@dataclass(frozen=True)
-class HeadSection(Record):
+def _head_fields() -> list[tuple[str, Any, None]]:
+    """Return the fields of all heads' configs, each with `None` besides what it may hold."""
+    hints: dict[str, Any] = {}
+    for config in (SkipHeadConfig, DilatedHeadConfig):
+        for name, hint in get_type_hints(config).items():
+            hints[name] = hints[name] | hint if name in hints else hint
+    return [(name, hint | None, None) for name, hint in hints.items() if name not in ("kind", "stride")]
+
+
+_HeadFields = make_dataclass("_HeadFields", _head_fields(), bases=(Record,), frozen=True)
+
+
+class HeadSection(_HeadFields):
     """Fields of the head's config to change; `None` keeps what the model's name says.
 
     The fields are those of `SkipHeadConfig` and `DilatedHeadConfig`; giving one that the model's
     head does not have is an error.
     """
-
-    hidden_channels: int | None = None
-    dropout: float | None = None
-    detail: tuple[Literal[4, 2], ...] | None = None
-    detail_channels: int | None = None
-    init: Literal["zero", "xavier"] | None = None
-    subpixel: Literal[1, 2, 4, 8] | None = None
-    upsampling: Literal["bilinear", "deconv", "deconv_depthwise"] | None = None
-    num_convs: int | None = None
-    concat_input: bool | None = None
 
     def changes(self) -> dict[str, object]:
         """Return the fields that are set."""
@@ -71,23 +74,23 @@ class DataSection(Record):
         val_split: Split by which the best weights are chosen.
         label_set: For `"folder"`: name of a label set the library knows, or `None` with `class_names`.
         class_names: For `"folder"`: one name per class, in the order of the mask values.
-        workers: Processes that read and augment pictures; 0 does it in the training process.
+        num_workers: Processes that read and augment pictures; 0 does it in the training process.
         val_batch_size: Pictures that are evaluated at once.
     """
 
-    dataset: Literal["folder", "camvid", "voc", "cityscapes", "ade20k"]
+    dataset: Layout
     root: str = ""
     train_split: str = "train"
     val_split: str = "val"
     label_set: str | None = None
     class_names: tuple[str, ...] = ()
-    workers: int = 0
+    num_workers: int = 0
     val_batch_size: int = 4
 
     def check(self) -> None:
         """See `Record.check`."""
-        if self.workers < 0:
-            self.refuse("workers", "must be 0 or more")
+        if self.num_workers < 0:
+            self.refuse("num_workers", "must be 0 or more")
         if self.val_batch_size < 1:
             self.refuse("val_batch_size", "must be at least 1")
         if self.dataset != "folder" and (self.label_set or self.class_names):
@@ -100,7 +103,7 @@ class DataSection(Record):
 
 @dataclass(frozen=True)
 class OptimSection(Record):
-    """Optimiser, batch, gradients.
+    """Optimizer, batch, gradients.
 
     Attributes:
         optimizer: SGD with momentum, or AdamW.
@@ -110,11 +113,11 @@ class OptimSection(Record):
         momentum: Of SGD.
         nesterov: Of SGD.
         betas: Of AdamW.
-        weight_decay: Per update, as the optimiser defines it (decoupled for AdamW).
+        weight_decay: Per update, as the optimizer defines it (decoupled for AdamW).
         no_decay: Parameters without weight decay: `"bias"` those of convolutions, `"norm"` the affine
-            parameters of normalisations and other per-channel factors.
+            parameters of normalizations and other per-channel factors.
         bias_lr_factor: Times the learning rate for the biases of convolutions (the paper: 2).
-        batch_size: Pictures per optimiser step, over all processes and accumulated parts.
+        batch_size: Pictures per optimizer step, over all processes and accumulated parts.
         accumulate: Parts in which each process computes its share of the batch, to save memory. The
             gradient is that of the whole batch, save for BatchNorm statistics.
         clip_norm: Largest norm of the gradient; `None`: no limit.
@@ -166,14 +169,14 @@ class OptimSection(Record):
 
 @dataclass(frozen=True)
 class ScheduleSection(Record):
-    """Length of the run and course of the learning rate, per optimiser step.
+    """Length of the run and course of the learning rate, per optimizer step.
 
     Attributes:
         kind: `"poly"`: (1 − step / steps) ** power; `"cosine"`: half a cosine down to 0; `"constant"`.
         power: Of `"poly"`.
         warmup_steps: The factor is also at most (step + 1) / warmup_steps in the first steps.
         epochs: Passes over the training split.
-        steps: Optimiser steps of the whole run, in place of `epochs`; `None`: as `epochs` says.
+        steps: Optimizer steps of the whole run, in place of `epochs`; `None`: as `epochs` says.
     """
 
     kind: Literal["poly", "cosine", "constant"] = "poly"
@@ -196,7 +199,7 @@ class ScheduleSection(Record):
 
 @dataclass(frozen=True)
 class LossSection(Record):
-    """What is minimised.
+    """What is minimized.
 
     Attributes:
         class_weights: `"median_frequency"`: (median / frequency) ** `weight_power` of the training

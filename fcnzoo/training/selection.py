@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from fcnzoo.config.spec import Metric
+from fcnzoo.files.staging import recover_folder, replaced_folder
 from fcnzoo.inference.evaluation import evaluate
-from fcnzoo.training.checkpoint import recover_folder, replaced_folder
 from fcnzoo.training.report import Reporter, read_log
 from fcnzoo.weights.load import load
 from fcnzoo.weights.save import save
@@ -36,7 +36,7 @@ class TrainingResult:
         out: Output folder: `best/` and `final/` (for `fcnzoo.load`), `checkpoints/`, `log.jsonl`, plots.
         mean_iou: Of the best weights, on the validation split.
         epoch: After which epoch (from 1) they were.
-        steps: Optimiser steps of the run.
+        steps: Optimizer steps of the run.
         seconds: Time spent, over all resumptions.
     """
 

@@ -28,7 +28,7 @@ def render(record: FolderRecord, *, source: str = ".", picture: str | None = Non
         picture: File name of a sample beside the card.
 
     Returns:
-        Markdown, with the front matter that the Hub reads. Nothing stands in it that nobody said: no licence,
+        Markdown, with the front matter that the Hub reads. Nothing stands in it that nobody said: no license,
         data set or figure is invented.
     """
     config = record.model
@@ -45,7 +45,7 @@ def render(record: FolderRecord, *, source: str = ".", picture: str | None = Non
         f"## Use\n\n```python\n{_snippet(record, source)}```\n",
         f"## Figures\n\n| metric | value | on |\n|---|---|---|\n{rows}" if rows else "",
         f"## Made from\n\n{_provenance(record)}" if record.provenance or record.datasets else "",
-        f"Licence of the weights, as given by who saved them: {record.license}\n" if record.license else "",
+        f"License of the weights, as given by who saved them: {record.license}\n" if record.license else "",
         f"Written by fcnzoo {record.library_version}.\n",
     ]
     return "\n".join(part for part in parts if part)

@@ -174,7 +174,7 @@ def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConf
 
 @contextlib.contextmanager
 def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    """Make parameters in a dtype from the start where their initialisation allows it."""
+    """Make parameters in a dtype from the start where their initialization allows it."""
     if dtype not in (torch.float32, torch.float64):
         yield
         return

@@ -15,8 +15,8 @@ from typing import Any
 from fcnzoo.config import FCNConfig
 from fcnzoo.config.spec import Metric
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.atomic import open_current, settle
-from fcnzoo.files.strict_json import read_json
+from fcnzoo.files.records import read_json
+from fcnzoo.files.staging import finish_pending, open_current
 from fcnzoo.version import __version__
 
 WEIGHTS_FILE = "model.safetensors"
@@ -154,7 +154,7 @@ def open_folder(folder: str | Path) -> Iterator[tuple[FolderRecord, BufferedRead
         WeightsError: A file is missing, or the record is not one that fcnzoo wrote.
     """
     with contextlib.suppress(OSError):
-        settle(folder)  # what cannot be moved is read where it is
+        finish_pending(folder)  # what cannot be moved is read where it is
     while True:
         text = _read_text(folder)
         record = _parse(folder, text)

@@ -19,11 +19,10 @@ from urllib.parse import quote
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, cache_folder, wrong_digest
+from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 from fcnzoo.weights.hub_errors import explain, hub_failures, status_of, unreachable
 
 PREFIX = "hf-hub:"
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 PAUSES = (0.5, 2.0)
 """Seconds to wait before the second and the third try."""
 
@@ -107,7 +106,7 @@ def _fetch(repo_id: str, commit: str, name: str, digest: Digest, token: str | No
     found = ""
     for force in (False,) if offline else (False, True):
         path = Path(
-            ask(
+            call_hub(
                 lambda force=force: hf_hub_download(repo_id, name, revision=commit, token=token, force_download=force),
                 repo_id,
                 commit,
@@ -221,7 +220,7 @@ def _offline(error: BaseException | None) -> bool:
     return bool(constants.HF_HUB_OFFLINE) or error is not None
 
 
-def ask(call: Callable[[], T], repo_id: str, revision: str | None, doing: Literal["read", "write"] = "read") -> T:
+def call_hub(call: Callable[[], T], repo_id: str, revision: str | None, doing: Literal["read", "write"] = "read") -> T:
     """Call the client; reading is tried three times, writing once.
 
     Args:

@@ -21,19 +21,19 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    map: bool = True,
+    mmap: bool = True,
     verify: bool = False,
 ) -> FCN:
     """Load a network that `save` or `push_to_hub` wrote, in eval mode.
 
-    Nothing is initialised and, by default, nothing is read before it is used. The file's names, shapes and
+    Nothing is initialized and, by default, nothing is read before it is used. The file's names, shapes and
     dtypes are compared with the network first.
 
     Args:
         source: A folder, or `"hf-hub:org/name"`, perhaps with `@revision`.
         device: Where to put it; by default PyTorch's default device.
         dtype: Of its parameters; float32 by default, whatever the file holds.
-        map: Let the weights be read from the file when they are first used. Training never writes to the file,
+        mmap: Let the weights be read from the file when they are first used. Training never writes to the file,
             and files that are replaced (as `save` does) or deleted do not matter. Give `False` to copy all
             weights now where others change files in place or the disk may vanish (network mounts, USB): an
             edit would show in the network, and a file cut short would kill the process.
@@ -47,7 +47,7 @@ def load(
         from fcnzoo.weights.hub import pull
 
         source = pull(source)
-    return load_as(source, None, device=device, dtype=dtype, map=map, verify=verify)
+    return load_as(source, None, device=device, dtype=dtype, mmap=mmap, verify=verify)
 
 
 def load_as(
@@ -56,7 +56,7 @@ def load_as(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    map: bool = True,
+    mmap: bool = True,
     verify: bool = False,
 ) -> FCN:
     """Load a folder's weights into a network of `config`, in eval mode.
@@ -70,7 +70,7 @@ def load_as(
         config: What to build; `None`: what the folder holds.
         device: See `load`.
         dtype: See `load`.
-        map: See `load`.
+        mmap: See `load`.
         verify: See `load`.
 
     Raises:
@@ -85,7 +85,7 @@ def load_as(
         config = record.model if config is None else config
         if verify:
             inspect_open(record, file, None)
-        model = restore(config, record.model, file, dtype or torch.float32, map)
+        model = restore(config, record.model, file, dtype or torch.float32, mmap)
     if config == record.model:
         model.provenance = dict(record.provenance)
     return model.to(device=torch.get_default_device() if device is None else device, dtype=dtype)

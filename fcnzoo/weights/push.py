@@ -14,7 +14,7 @@ from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, hash_file
 from fcnzoo.version import __version__
 from fcnzoo.weights.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from fcnzoo.weights.hub import PREFIX, Address, ask, list_files, pull, read_digests
+from fcnzoo.weights.hub import PREFIX, Address, call_hub, list_files, pull, read_digests
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,20 +80,20 @@ def push_to_hub(
         _write_card(folder, repo_id, sample)
         message = commit_message or f"Written by fcnzoo {__version__}"
         send = lambda: _upload(folder, repo_id, private, revision, message, token, overwrite_card)  # noqa: E731
-        return ask(send, repo_id, revision, "write")
+        return call_hub(send, repo_id, revision, "write")
 
 
-def digest_of_weights(repo_id: str, commit: str, token: str | None = None) -> str:
+def digest_of_weights(repo_id: str, commit: str) -> str:
     """Return the sha256 that the Hub has for the weights of a commit: the pin for the registry.
 
     Raises:
         WeightsError: The Hub does not tell.
     """
-    digest = list_files(repo_id, commit, token).files[WEIGHTS_FILE]
+    digest = list_files(repo_id, commit).files[WEIGHTS_FILE]
     if digest.kind == "sha256":
         return digest.value
     # A repository may keep small files outside git-lfs, where the Hub knows git's own id only.
-    return hash_file(pull(f"{PREFIX}{repo_id}@{commit}", token=token) / WEIGHTS_FILE)
+    return hash_file(pull(f"{PREFIX}{repo_id}@{commit}") / WEIGHTS_FILE)
 
 
 def _compare(model: FCN, loaded: FCN) -> None:

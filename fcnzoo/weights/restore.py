@@ -21,7 +21,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """In what a floating-point weight may be stored."""
 
 
-def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype: torch.dtype, map: bool) -> FCN:
+def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype: torch.dtype, mapped: bool) -> FCN:
     """Build a network of `config` without memory or time, and fill it from the file of one of `trained`.
 
     See `fcnzoo.weights.load.load_as` for what may differ.
@@ -31,7 +31,7 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
         trained: What the file should hold; it is compared before a tensor is read.
         file: The weights.
         dtype: Of the floating-point ones.
-        map: See `SafetensorsFile.read`.
+        mapped: See `SafetensorsFile.read`.
 
     Returns:
         The network on the CPU, in eval mode.
@@ -61,7 +61,7 @@ def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype:
     check_fit(model, {key: file.entries[key] for key in used}, str(file.path), fresh)
     state = {
         key: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for key, tensor in file.read(used & own.keys(), map=map).items()
+        for key, tensor in file.read(used & own.keys(), mapped=mapped).items()
     }
     if fresh:
         _renew_heads(model)
@@ -120,7 +120,7 @@ def check_fit(
 
 
 def _renew_heads(model: FCN) -> None:
-    """Initialise the heads, which were built without memory: some of their weights are not in the file."""
+    """Initialize the heads, which were built without memory: some of their weights are not in the file."""
     with torch.device("cpu"):
         model.head, model.aux_head = build_heads(model.config, model.backbone.features)
 

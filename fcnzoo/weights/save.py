@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fcnzoo.config import FCNConfig, Metric
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.atomic import atomic_together
 from fcnzoo.files.safetensors import write_safetensors
+from fcnzoo.files.staging import atomic_together
 from fcnzoo.model.fcn import FCN
 from fcnzoo.weights.card import render
 from fcnzoo.weights.folder import CARD_FILE, CONFIG_FILE, MAX_CONFIG, WEIGHTS_FILE, FolderRecord
@@ -51,7 +51,7 @@ def save(
 
     Raises:
         WeightsError: A weight is NaN or infinite, or the weights are not those of the network that `model.config`
-            describes (a part was compiled, pruned, quantised or replaced); nothing is written.
+            describes (a part was compiled, pruned, quantized or replaced); nothing is written.
         TypeError: `model` is no FCN, the provenance holds what JSON cannot, or another argument has a wrong type.
         ValueError: The provenance holds NaN or an infinity, a name twice, or too much.
         OSError: The folder cannot be written.
@@ -104,7 +104,7 @@ def _check_whole(model: FCN, tensors: Mapping[str, Tensor]) -> None:
         check_fit(build_empty(model.config, None), tensors, "model")
     except WeightsError as error:
         raise WeightsError(
-            f"{error}; it could not be loaded again. Save it without compiled, pruned, quantised or replaced parts"
+            f"{error}; it could not be loaded again. Save it without compiled, pruned, quantized or replaced parts"
         ) from None
 
 

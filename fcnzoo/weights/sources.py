@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from fcnzoo.config.spec import ModelSpec, Publication, Weights
 from fcnzoo.errors import FCNZooError, WeightsError
-from fcnzoo.files.bundle import DIGESTS_FILE, NEEDED, WEIGHTS_FILE, alone, check, digests_of, new_folder, seal
 from fcnzoo.files.digests import Digest, cache_folder, wrong_digest
 from fcnzoo.files.download import download, download_from_drive
+from fcnzoo.files.staging import replaced_folder
+from fcnzoo.weights.bundle import DIGESTS_FILE, NEEDED, check_digests, digests_of, locked, write_digests
+from fcnzoo.weights.folder import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from fcnzoo.model.fcn import FCN
@@ -81,7 +83,7 @@ def _mirrored(spec: ModelSpec, weights: Weights) -> Path | None:
     folder = Path(mirror).expanduser() / name
     if not folder.is_dir():
         return None
-    check(folder, weights.sha256)
+    check_digests(folder, weights.sha256)
     return folder
 
 
@@ -109,16 +111,16 @@ def _cached(folder: Path, pin: str | None, make: Callable[[Path], None]) -> Path
 
     Args:
         folder: The folder.
-        pin: See `bundle.check`.
+        pin: See `bundle.check_digests`.
         make: Writes its files into the folder that it is given.
     """
     if _good(folder, pin):
         return folder
-    with alone(folder):
+    with locked(folder):
         if not _good(folder, pin):
-            with new_folder(folder) as temporary:
+            with replaced_folder(folder) as temporary:
                 make(temporary)
-            check(folder, pin)
+            check_digests(folder, pin)
     return folder
 
 
@@ -150,16 +152,16 @@ def _converted(spec: ModelSpec, weights: Weights, original: Path | None = None) 
         downloads = cache_folder() / "downloads" / folder.name
         file = fetch_published(published, downloads) if original is None else _checked(original, published)
         save_converted(convert_published(spec, weights, file), weights, temporary)
-        seal(temporary)
+        write_digests(temporary)
         if original is None:
             # Ours says the same; the digest and the address of what we fetched are in its provenance.
             file.unlink(missing_ok=True)
 
     if original is None:
         return _cached(folder, None, make)
-    with alone(folder), new_folder(folder) as temporary:
+    with locked(folder), replaced_folder(folder) as temporary:
         make(temporary)
-    check(folder)
+    check_digests(folder)
     return folder
 
 
@@ -181,7 +183,7 @@ def _good(folder: Path, pin: str | None = None) -> bool:
     if not folder.is_dir():
         return False
     try:
-        check(folder, pin)
+        check_digests(folder, pin)
     except WeightsError as error:
         logger.warning("%s; fetching it again", error)
         return False

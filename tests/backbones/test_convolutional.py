@@ -107,7 +107,7 @@ def test_the_result_can_be_trained() -> None:
 
 
 def test_other_numbers_of_channels() -> None:
-    """A classifier of grey images is made convolutional like any other."""
+    """A classifier of gray images is made convolutional like any other."""
     classifier = SmallVGG(channels=1).eval()
     image = torch.randn(1, 1, 224, 224)
     torch.testing.assert_close(

@@ -135,7 +135,7 @@ def test_linear_fc6_is_a_convolution_over_channels_first(narrow_vgg: None, tmp_p
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels(narrow_vgg: None, tmp_path: Path, channels: int) -> None:
-    """`in_channels` builds, and RGB weights are adapted to it as timm does: grey images score as grey RGB."""
+    """`in_channels` builds, and RGB weights are adapted to it as timm does: gray images score as gray RGB."""
     path = save(timm_weights(), tmp_path)
     rgb = build_backbone(SAME, path).eval()
     network = build_backbone(SAME.replace(in_channels=channels), path).eval()
@@ -143,8 +143,8 @@ def test_other_numbers_of_channels(narrow_vgg: None, tmp_path: Path, channels: i
     got = network(torch.randn(1, channels, 32, 32))
     assert got[0].shape == (1, 256, 4, 4)
     if channels == 1:
-        grey = torch.randn(1, 1, 32, 32)
-        torch.testing.assert_close(network(grey)[0], rgb(grey.expand(1, 3, 32, 32))[0], rtol=1e-3, atol=1e-2)
+        gray = torch.randn(1, 1, 32, 32)
+        torch.testing.assert_close(network(gray)[0], rgb(gray.expand(1, 3, 32, 32))[0], rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_list_filters() -> None:
 
 
 def test_list_shows_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights stand with their data set and licence; --pretrained gives one line per set of weights."""
+    """Weights stand with their data set and license; --pretrained gives one line per set of weights."""
     from fcnzoo.config.spec import Weights
     from fcnzoo.zoo import registry
 
@@ -115,7 +115,7 @@ def test_list_shows_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert run("list", "fcn32s_test*", "--pretrained", "--dataset", "voc").stdout.startswith("fcn32s_test.b\t")
     assert run("list", "fcn32s_test*", "--pretrained", "--license", "MIT").stdout.startswith("fcn32s_test.a\t")
-    assert "trained on CamVid, licence MIT" in run("info", "fcn32s_test").stdout
+    assert "trained on CamVid, license MIT" in run("info", "fcn32s_test").stdout
     assert [one["tag"] for one in json.loads(run("info", "fcn32s_test.b", "--json").stdout)["weights"]] == ["b"]
 
 

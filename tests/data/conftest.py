@@ -16,7 +16,7 @@ WritePair = Callable[..., None]
 
 @pytest.fixture
 def three() -> LabelSet:
-    """Three classes: black, red and green in VOC's colours."""
+    """Three classes: black, red and green in VOC's colors."""
     return LabelSet.from_names(("a", "b", "c"), name="three")
 
 

@@ -124,15 +124,15 @@ def test_camvid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("below", ["", "VOC2012", "VOCdevkit/VOC2012"])
 def test_voc(tmp_path: Path, below: str) -> None:
-    """The list names the pictures; palette, index and colour PNGs read alike, borders are 255."""
+    """The list names the pictures; palette, index and color PNGs read alike, borders are 255."""
     root, voc = tmp_path / below, get_label_set("voc")
     indices = np.array([[0, 1, 20], [15, 255, 7]], np.uint8)
     palette = Image.fromarray(indices).convert("L")
     palette.putpalette(voc.flat_palette())
-    colours = np.array([*voc.palette, BORDER], np.uint8)[np.where(indices == 255, 21, indices)]
+    colors = np.array([*voc.palette, BORDER], np.uint8)[np.where(indices == 255, 21, indices)]
     for name in ("2007_1", "2007_2", "2007_3"):
         save(root / "JPEGImages" / f"{name}.jpg", rgb(2, 3))
-    save(root / "SegmentationClass" / "2007_2.png", colours)
+    save(root / "SegmentationClass" / "2007_2.png", colors)
     palette.save(root / "SegmentationClass" / "2007_1.png")
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)

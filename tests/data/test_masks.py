@@ -21,15 +21,15 @@ def save(image: Image.Image, folder: Path, name: str = "mask.png") -> Path:
     return path
 
 
-def test_grey_masks_are_labels(tmp_path: Path, three: LabelSet) -> None:
-    """An 8-bit grey mask is read as the numbers it holds, 255 included, in uint8."""
+def test_gray_masks_are_labels(tmp_path: Path, three: LabelSet) -> None:
+    """An 8-bit gray mask is read as the numbers it holds, 255 included, in uint8."""
     labels = read_mask(save(Image.fromarray(INDICES), tmp_path), LabelTable(three))
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, INDICES)
 
 
 def test_palette_masks_are_read_as_indices(tmp_path: Path, three: LabelSet) -> None:
-    """The colours of a palette PNG say nothing: two equal colours stay two classes."""
+    """The colors of a palette PNG say nothing: two equal colors stay two classes."""
     image = Image.fromarray(INDICES).convert("L")
     image.putpalette([7] * 768)
     assert image.mode == "P"
@@ -37,12 +37,12 @@ def test_palette_masks_are_read_as_indices(tmp_path: Path, three: LabelSet) -> N
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_colour_masks_are_read_by_the_palette(tmp_path: Path, mode: str) -> None:
-    """RGB masks give the index of each colour, and the colours in `ignore` are void."""
+def test_color_masks_are_read_by_the_palette(tmp_path: Path, mode: str) -> None:
+    """RGB masks give the index of each color, and the colors in `ignore` are void."""
     voc = get_label_set("voc")
     indices = np.arange(24, dtype=np.uint8).reshape(4, 6) % 22
-    colours = np.array([*voc.palette, BORDER], np.uint8)[indices]
-    labels = read_mask(save(Image.fromarray(colours).convert(mode), tmp_path), LabelTable(voc, ignore=(BORDER,)))
+    colors = np.array([*voc.palette, BORDER], np.uint8)[indices]
+    labels = read_mask(save(Image.fromarray(colors).convert(mode), tmp_path), LabelTable(voc, ignore=(BORDER,)))
     np.testing.assert_array_equal(labels, np.where(indices == 21, 255, indices))
 
 
@@ -94,14 +94,12 @@ def test_wrong_values_are_listed_with_the_file(tmp_path: Path, three: LabelSet) 
     path = save(Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)), tmp_path)
     with pytest.raises(LabelError, match=r"mask\.png holds the values 3, 4, 5, 6, 7 and 12 more; allowed: 0…2, 255"):
         read_mask(path, LabelTable(three))
-    colours = save(Image.new("RGB", (2, 2), (1, 2, 3)), tmp_path, "colours.png")
-    with pytest.raises(
-        LabelError, match=r"colours\.png holds the colours \(1, 2, 3\); allowed: the palette of 'three'"
-    ):
-        read_mask(colours, LabelTable(three))
+    colors = save(Image.new("RGB", (2, 2), (1, 2, 3)), tmp_path, "colors.png")
+    with pytest.raises(LabelError, match=r"colors\.png holds the colors \(1, 2, 3\); allowed: the palette of 'three'"):
+        read_mask(colors, LabelTable(three))
     shared = three.replace(palette=((0, 0, 0),) * 3)
-    with pytest.raises(LabelError, match="share colours"):
-        read_mask(colours, LabelTable(shared))
+    with pytest.raises(LabelError, match="share colors"):
+        read_mask(colors, LabelTable(shared))
 
 
 def test_files_that_are_no_masks(tmp_path: Path, three: LabelSet) -> None:

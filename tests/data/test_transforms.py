@@ -1,4 +1,4 @@
-"""Joint transforms, proved joint on pictures whose colours say their labels."""
+"""Joint transforms, proved joint on pictures whose colors say their labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAFFE = Preprocess(mean=(104.0, 116.5, 122.25), std=(1, 1, 1), channel_order="bg
 
 
 def coded(height: int = 60, width: int = 80, seed: int = 0) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """Return rectangles of random labels, each in its label's colour."""
+    """Return rectangles of random labels, each in its label's color."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(height, width, dtype=torch.uint8)
     for _ in range(12):
@@ -34,7 +34,7 @@ def coded(height: int = 60, width: int = 80, seed: int = 0) -> tuple[tv_tensors.
 
 
 def interior(mask: Tensor, margin: int = 4) -> Tensor:
-    """Return where all labels within `margin` are one: there, interpolation mixes no colours."""
+    """Return where all labels within `margin` are one: there, interpolation mixes no colors."""
     wide = mask[None, None].float()
     size = 2 * margin + 1
     high = torch.nn.functional.max_pool2d(wide, size, 1, margin)
@@ -43,14 +43,14 @@ def interior(mask: Tensor, margin: int = 4) -> Tensor:
 
 
 def nearest_label(image: Tensor) -> Tensor:
-    """Return the label whose colour is nearest to each pixel of (3, H, W) in 0…1."""
+    """Return the label whose color is nearest to each pixel of (3, H, W) in 0…1."""
     distance = (image[:, None] - PALETTE.T[:, :, None, None] / 255).square().sum(0)
     return distance.argmin(0)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_image_and_mask_stay_together(seed: int) -> None:
-    """After scale, crop, flip, jitter, normalisation and padding every pixel still shows its label's colour."""
+    """After scale, crop, flip, jitter, normalization and padding every pixel still shows its label's color."""
     torch.manual_seed(seed)
     transform = make_transform(PLAIN, train=True, crop_size=(48, 56), jitter=0.1)
     image, target = transform(*coded(seed=seed))
@@ -68,7 +68,7 @@ def test_image_and_mask_stay_together(seed: int) -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("scale", [0.5, 0.7, 1.0, 1.37, 2.0])
 def test_masks_are_sampled_where_images_are(scale: float, layout: torch.memory_format) -> None:
-    """A ramp of grey and the same ramp as labels stay equal on average: no half-pixel shift, no blending."""
+    """A ramp of gray and the same ramp as labels stay equal on average: no half-pixel shift, no blending."""
     ramp = (torch.arange(60)[:, None] + 2 * torch.arange(80)).to(torch.uint8)
     image = tv_tensors.Image(ramp.expand(1, 3, 60, 80).contiguous(memory_format=layout)[0])
     torch.manual_seed(1)
@@ -123,8 +123,8 @@ def test_without_crop_whole_pictures_are_scaled() -> None:
     assert torch.equal(nearest_label(image)[sure], target[sure])
 
 
-def test_padding_is_the_mean_colour_anywhere() -> None:
-    """Small pictures lie anywhere in the crop; around them are 0, the mean after normalisation, and ignore."""
+def test_padding_is_the_mean_color_anywhere() -> None:
+    """Small pictures lie anywhere in the crop; around them are 0, the mean after normalization, and ignore."""
     step = RandomPad((10, 12), ignore_index=-1)
     image, mask = tv_tensors.Image(torch.ones(3, 7, 12)), tv_tensors.Mask(torch.full((7, 12), 2))
     tops = set()
@@ -181,7 +181,7 @@ def test_jitter_equals_torchvision() -> None:
 
 
 @pytest.mark.parametrize("preprocess", [Preprocess(), CAFFE, PLAIN], ids=["imagenet", "caffe", "plain"])
-def test_normalisation_is_the_networks_own(preprocess: Preprocess) -> None:
+def test_normalization_is_the_networks_own(preprocess: Preprocess) -> None:
     """Evaluation transforms equal `to_tensor` to the bit: channel order, range, mean and deviation."""
     image, mask = coded()
     out, target = make_transform(preprocess, train=False)(image, mask)
@@ -191,14 +191,14 @@ def test_normalisation_is_the_networks_own(preprocess: Preprocess) -> None:
     torch.testing.assert_close(Normalize(preprocess)(unit, mask)[0], out, rtol=1e-6, atol=1e-4)
 
 
-def test_one_channel_networks_get_grey() -> None:
-    """A network of one channel gets Pillow's grey to within rounding."""
-    grey = Preprocess(mean=(0.5,), std=(0.25,))
+def test_one_channel_networks_get_gray() -> None:
+    """A network of one channel gets Pillow's gray to within rounding."""
+    gray = Preprocess(mean=(0.5,), std=(0.25,))
     image, mask = coded()
-    out, _ = make_transform(grey, train=False)(image, mask)
+    out, _ = make_transform(gray, train=False)(image, mask)
     assert out.shape == (1, 60, 80)
     torch.testing.assert_close(
-        out, to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy()), grey)[0], atol=0.01, rtol=0
+        out, to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy()), gray)[0], atol=0.01, rtol=0
     )
     with pytest.raises(ValueError, match="takes 4 channels"):
         make_transform(Preprocess(mean=(0.5,) * 4, std=(1.0,) * 4), train=True)

@@ -33,7 +33,7 @@ def voc(tmp_path: Path) -> Path:
     root, draw = tmp_path / "VOCdevkit" / "VOC2012", np.random.default_rng(0)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    palette = [value for colour in get_label_set("voc").palette for value in colour]
+    palette = [value for color in get_label_set("voc").palette for value in color]
     for number in range(5):
         mask = np.kron(draw.choice([0, 7, 15], (5, 7)), np.ones((8, 8), int)).astype(np.uint8)
         image = np.stack([mask * 11, 255 - mask * 9, draw.integers(0, 255, mask.shape)], -1).astype(np.uint8)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import fcnzoo
-from fcnzoo.files.atomic import PENDING, atomic, default_mode, open_current, settle
+from fcnzoo.files.atomic import atomic, default_mode
+from fcnzoo.files.staging import PENDING, finish_pending, open_current
 
 ROOT = Path(fcnzoo.__file__).parents[1]
 
@@ -119,7 +120,7 @@ def test_a_link_is_no_replacement(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "key").write_text("open")
     (tmp_path / "folder" / PENDING).symlink_to(tmp_path / "mine")
-    settle(tmp_path / "folder")
+    finish_pending(tmp_path / "folder")
     assert names(tmp_path / "mine") == ["key"]
     with open_current(tmp_path / "folder", "key") as file:
         assert file.read() == b"open"

@@ -52,7 +52,7 @@ HEADS: dict[str, FCNConfig] = {
 SIZES = [(1, 1), (1, 7), (5, 2), (31, 33), (32, 32), (33, 47), (64, 40)]
 
 
-def randomise(model: nn.Module) -> None:
+def randomize(model: nn.Module) -> None:
     """Give every weight and BatchNorm statistic a value of its own, keeping activations near 1."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -72,7 +72,7 @@ def randomise(model: nn.Module) -> None:
 def paper_model(stride: int, geometry: str = "paper") -> FCN:
     """The paper's network in float64 with random weights (the paper's own scores start at zero)."""
     model = fcnzoo.create(f"fcn{stride}s_vgg16", geometry=geometry, dtype=torch.float64).eval()  # pyright: ignore
-    randomise(model)
+    randomize(model)
     return model
 
 
@@ -170,7 +170,7 @@ def test_torchvision_networks_are_reproduced(depth: int, size: tuple[int, int], 
     """fcn_resnet50/101 by renaming keys: logits and aux logits agree to 1e-6, parameters in number."""
     make = getattr(torchvision.models.segmentation, f"fcn_resnet{depth}")
     theirs = make(weights=None, weights_backbone=None, aux_loss=True).eval()
-    randomise(theirs)
+    randomize(theirs)
     for module in theirs.modules():
         # Residual sums of random layers grow without bound; a quarter of each branch keeps them near 1.
         if isinstance(module, torchvision.models.resnet.Bottleneck):
@@ -200,7 +200,7 @@ def test_d2l_network_is_reproduced() -> None:
     children = dict(enumerate(["conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4"]))
     names = {f"{i}": f"backbone.network.{name}" for i, name in children.items()}
     names |= {"final_conv": "head.score.32", "transpose_conv": "head.deconv"}
-    randomise(theirs)
+    randomize(theirs)
     renamed = {}
     for key, tensor in theirs.state_dict().items():
         part, _, rest = key.partition(".")
@@ -269,7 +269,7 @@ def test_odd_sizes_are_the_padded_image_cropped(name: str, size: tuple[int, int]
 
 
 def test_batches_are_independent_in_eval_mode() -> None:
-    """What an image scores does not depend on its neighbours in the batch."""
+    """What an image scores does not depend on its neighbors in the batch."""
     model = build(HEADS["fcn8s"]).eval()
     images = torch.randn(3, 3, 40, 50)
     with torch.inference_mode():

@@ -96,7 +96,7 @@ def test_missing_details_are_named() -> None:
 
 @pytest.mark.parametrize("kind", ["deconv", "deconv_depthwise"])
 def test_learned_deconvolutions_need_an_even_reduction(kind) -> None:
-    """A transposed convolution cannot be centred on patches of odd size."""
+    """A transposed convolution cannot be centered on patches of odd size."""
     with pytest.raises(BackboneError, match="even reduction, not 7"):
         SkipHead(SkipHeadConfig(stride=32, upsampling=kind), (FeatureInfo(7, 4, "a"),), 5, "x")
 
@@ -108,7 +108,7 @@ def test_scores_start_at_zero(hidden: int) -> None:
     assert not head(features()).any()
 
 
-def test_xavier_initialisation() -> None:
+def test_xavier_initialization() -> None:
     """`init="xavier"` draws uniformly within ±√(6 / (fan in + fan out)), biases are 0."""
     head = SkipHead(SkipHeadConfig(stride=32, init="xavier"), (FeatureInfo(32, 500, "a"),), 100, "x")
     layer = head.score["32"]

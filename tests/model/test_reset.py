@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 
 import fcnzoo
 from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
@@ -18,10 +18,10 @@ NAMES = ("sky", "road", "tree")
 
 
 def network(name: str = "fcn8s") -> FCN:
-    """A network of three named classes with weights that no initialisation gives."""
+    """A network of three named classes with weights that no initialization gives."""
     config = HEADS[name].with_classes(label_set=NAMES)
     model = build(config)
-    randomise(model)
+    randomize(model)
     return model
 
 

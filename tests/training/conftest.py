@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve training and four validation pictures of coloured blocks, with a border of void."""
+    """Twelve training and four validation pictures of colored blocks, with a border of void."""
     root = tmp_path_factory.mktemp("blocks")
     draw = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 4)):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fcnzoo.errors import WeightsError
+from fcnzoo.files import staging
 from fcnzoo.training import checkpoint
 
 
@@ -27,8 +28,8 @@ def _trained(kind: Callable[..., torch.optim.Optimizer], **options: object) -> t
 
 
 @pytest.mark.parametrize(("kind", "options"), [(torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9})])
-def test_optimiser_state_round_trip(tmp_path: Path, kind: type, options: dict[str, float]) -> None:
-    """Model and optimiser come back equal to the bit and in the same memory order, and go on alike."""
+def test_optimizer_state_round_trip(tmp_path: Path, kind: type, options: dict[str, float]) -> None:
+    """Model and optimizer come back equal to the bit and in the same memory order, and go on alike."""
     model, optimizer = _trained(kind, **options)
     checkpoint.write_tensors(tmp_path / "model.safetensors", model.state_dict())
     checkpoint.write_tensors(tmp_path / "optimizer.safetensors", checkpoint.optimizer_tensors(optimizer, model))
@@ -62,9 +63,9 @@ def test_random_states_round_trip() -> None:
 def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
     """An error in the middle of writing a folder leaves the one that was there, and no litter."""
     folder = tmp_path / "best"
-    with checkpoint.replaced_folder(folder) as part:
+    with staging.replaced_folder(folder) as part:
         (part / "file").write_text("one")
-    with pytest.raises(RuntimeError), checkpoint.replaced_folder(folder) as part:  # noqa: PT012 - the write fails midway
+    with pytest.raises(RuntimeError), staging.replaced_folder(folder) as part:  # noqa: PT012 - the write fails midway
         (part / "file").write_text("two")
         raise RuntimeError
     assert (folder / "file").read_text() == "one"
@@ -75,7 +76,7 @@ def test_a_kill_between_the_renames_is_recovered(tmp_path: Path) -> None:
     """A folder that was moved aside when the process died is put back; a complete one stays."""
     (tmp_path / ".best.old").mkdir()
     (tmp_path / ".best.old" / "file").write_text("one")
-    checkpoint.recover_folder(tmp_path / "best")
+    staging.recover_folder(tmp_path / "best")
     assert (tmp_path / "best" / "file").read_text() == "one"
 
 

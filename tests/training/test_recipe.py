@@ -90,7 +90,7 @@ def test_missing_and_damaged_recipes(tmp_path: Path) -> None:
 def test_differences_name_only_what_changes_the_weights(tiny: Callable[..., Recipe]) -> None:
     """Two recipes that differ in folders and logging are the same run; another learning rate is not."""
     recipe = tiny("one")
-    assert not recipe.differences(tiny("two", "run.log_steps=7", "data.workers=3"))
+    assert not recipe.differences(tiny("two", "run.log_steps=7", "data.num_workers=3"))
     assert recipe.differences(tiny("one", "optim.lr=0.5")) == ["optim.lr: 0.5 there, 0.01 here"]
 
 

@@ -94,7 +94,7 @@ def test_what_a_run_leaves(tiny: Tiny, tmp_path: Path) -> None:
 def test_same_seed_same_weights(tiny: Tiny, tmp_path: Path) -> None:
     """Two runs of a seed agree to the bit, with worker processes too; another seed gives other weights."""
     for name, change in (("one", "run.seed=1"), ("two", "run.seed=1"), ("other", "run.seed=2")):
-        train(tiny(name, *HARD[1:], change, f"data.workers={2 if name == 'two' else 0}"))
+        train(tiny(name, *HARD[1:], change, f"data.num_workers={2 if name == 'two' else 0}"))
     one, two, other = (_weights(tmp_path / name / "final") for name in ("one", "two", "other"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 from PIL import Image
 
 import fcnzoo
@@ -24,13 +24,13 @@ def card_of(folder: Path, name: str = "fcn8s", channels: int = 3, **options: Any
     config = HEADS[name].replace(label_set=LabelSet.from_names(["sky", "road", "car", "tree", "sign"]))
     backbone = config.backbone.replace(in_channels=channels)
     model = build(config.replace(backbone=backbone, preprocess=None))
-    randomise(model)
+    randomize(model)
     fcnzoo.save(model, folder, **options)
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
-    """The Hub's own client reads library, task, licence, data sets and one result per metric."""
+    """The Hub's own client reads library, task, license, data sets and one result per metric."""
     metrics = [Metric("mean_iou", 0.65, "CamVid val"), Metric("pixel_accuracy", 0.9, "CamVid: test | x")]
     card = ModelCard(card_of(tmp_path, metrics=metrics, datasets=["camvid", "a: b"], license="Apache-2.0"))
     data = card.data
@@ -49,14 +49,14 @@ def test_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
 
 
 def test_nothing_is_invented(tmp_path: Path) -> None:
-    """Without licence, data sets, figures and provenance the card has none of them."""
+    """Without license, data sets, figures and provenance the card has none of them."""
     text = card_of(tmp_path)
     assert set(ModelCard(text).data.to_dict()) == {"library_name", "pipeline_tag"}
     assert not re.search("licen[cs]e|Figures|Made from", text)
 
 
-def test_licences_that_the_hub_does_not_know(tmp_path: Path) -> None:
-    """A licence in somebody's own words is "other" to the Hub, with these words as its name."""
+def test_licenses_that_the_hub_does_not_know(tmp_path: Path) -> None:
+    """A license in somebody's own words is "other" to the Hub, with these words as its name."""
     data = ModelCard(card_of(tmp_path, license="for research: ask us")).data.to_dict()
     assert data["license"] == "other"
     assert data["license_name"] == "for research: ask us"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 from safetensors.torch import load_file, save_file
 
 import fcnzoo
@@ -25,7 +25,7 @@ from fcnzoo.model.fcn import build
 def saved(tmp_path: Path) -> Path:
     """A folder that loads; networks are built once before, so that imports are not timed."""
     model = build(HEADS["fcn8s"])
-    randomise(model)
+    randomize(model)
     return fcnzoo.save(model, tmp_path / "saved")
 
 
@@ -82,7 +82,7 @@ def test_files_that_are_something_else(saved: Path, content: bytes, message: str
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_renamed_pickle_is_never_unpickled(saved: Path, zipped: bool) -> None:
-    """A PyTorch checkpoint renamed `.safetensors` is recognised by its first bytes."""
+    """A PyTorch checkpoint renamed `.safetensors` is recognized by its first bytes."""
     torch.save({"a": torch.ones(3)}, saved / "model.safetensors", _use_new_zipfile_serialization=zipped)
     refused(saved, "pickle")
 
@@ -264,7 +264,7 @@ def test_files_of_the_reference_are_read(tmp_path: Path, map: bool) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in tensors_of_all_kinds().items()}
     save_file(tensors, tmp_path / "x")
     with open_safetensors(tmp_path / "x") as file:
-        found = file.read(map=map)
+        found = file.read(mapped=map)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype

@@ -76,7 +76,7 @@ def test_in_channels(name: str, channels: int) -> None:
     assert model(torch.empty(1, channels, 40, 40, device="meta")).shape == (1, 21, 40, 40)
 
 
-def test_grey_statistics_are_the_mean_of_the_colours() -> None:
+def test_gray_statistics_are_the_mean_of_the_colors() -> None:
     """For one channel the mean of an entry's own statistics is kept, with all else of its preprocessing."""
     preprocess = create("fcn_resnet50", in_channels=1).preprocess
     assert preprocess.mean == pytest.approx((0.449,))

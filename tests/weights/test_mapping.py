@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 
 import fcnzoo
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.atomic import PENDING
 from fcnzoo.files.safetensors import ALIGNMENT, open_safetensors
+from fcnzoo.files.staging import PENDING
 from fcnzoo.model.fcn import FCN, build
 from fcnzoo.weights import folder as model_folder
 from fcnzoo.weights.folder import read_config
@@ -28,10 +28,10 @@ SIZE = (1, 3, 33, 47)
 
 
 def trained(name: str = "fcn8s", seed: int = 0, **changes: Any) -> FCN:
-    """A network with weights that no initialisation would give."""
+    """A network with weights that no initialization would give."""
     model = build(HEADS[name].replace(**changes)).eval()
     torch.manual_seed(seed)
-    randomise(model)
+    randomize(model)
     return model
 
 
@@ -64,7 +64,7 @@ def test_large_tensors_are_mapped_privately_and_aligned(tmp_path: Path) -> None:
     """By default every tensor of a multiple of 64 bytes is a private mapping at such an address; else copies."""
     fcnzoo.save(trained(), tmp_path)
     path = tmp_path / "model.safetensors"
-    mapped, copied = fcnzoo.load(tmp_path), fcnzoo.load(tmp_path, map=False)
+    mapped, copied = fcnzoo.load(tmp_path), fcnzoo.load(tmp_path, mmap=False)
     with open_safetensors(path) as file:
         assert min(entry.start for entry in file.entries.values()) % ALIGNMENT == 0
     whole = [t for t in mapped.state_dict().values() if t.numel() * t.element_size() % ALIGNMENT == 0]
@@ -81,7 +81,7 @@ def test_logits_are_the_saved_networks_to_the_bit(tmp_path: Path, map: bool) -> 
     """Mapped or copied, a loaded network gives the same bits as the saved one, forward and backward."""
     model = trained("fcn")
     fcnzoo.save(model, tmp_path)
-    loaded = fcnzoo.load(tmp_path, map=map)
+    loaded = fcnzoo.load(tmp_path, mmap=map)
     image, target = torch.randn(SIZE), torch.randint(0, 5, (1, 33, 47))
     for network in (model, loaded):
         network(image, target).backward()
@@ -97,9 +97,9 @@ def test_training_a_loaded_network_never_writes_its_file(tmp_path: Path) -> None
     fcnzoo.save(model, tmp_path)
     before = content(tmp_path)
     loaded, other = fcnzoo.load(tmp_path).train(), fcnzoo.load(tmp_path)
-    optimiser = torch.optim.SGD(loaded.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(loaded.parameters(), lr=0.1)
     loaded(torch.randn(2, 3, 32, 32), torch.randint(0, 5, (2, 32, 32))).backward()
-    optimiser.step()
+    optimizer.step()
     assert not equal(loaded, model)
     assert equal(other, model)
     assert content(tmp_path) == before
@@ -197,7 +197,7 @@ def test_loading_needs_little_memory(tmp_path: Path, map: bool) -> None:
         with torch.device("meta"):
             build(read_config(sys.argv[1]))
         before = peak()
-        model = load(sys.argv[1], map={map})
+        model = load(sys.argv[1], mmap={map})
         print(peak() - before)
     """
     printed = run(script, tmp_path).communicate()[0]
@@ -213,7 +213,7 @@ SAVER = """
     import fcnzoo
     from fcnzoo.weights import save as weights
     source, old, targets = map(Path, sys.argv[1:])
-    model = fcnzoo.load(source, map=False)
+    model = fcnzoo.load(source, mmap=False)
     def counted(function, point):
         def call(*arguments, **options):
             point[0] -= 1
@@ -304,7 +304,7 @@ def test_killed_at_any_time(places: tuple[Path, Path, FCN, FCN]) -> None:
     source, target, new, old = places
     script = """
         import sys, fcnzoo
-        model = fcnzoo.load(sys.argv[1], map=False)
+        model = fcnzoo.load(sys.argv[1], mmap=False)
         print("go", flush=True)
         fcnzoo.save(model, sys.argv[2], provenance={"from": "source"})
     """
@@ -395,7 +395,7 @@ def test_savers_and_loaders_at_once(tmp_path: Path) -> None:
     fcnzoo.save(first, tmp_path / "target")
     script = """
         import sys, time, fcnzoo
-        model = fcnzoo.load(sys.argv[1], map=False)
+        model = fcnzoo.load(sys.argv[1], mmap=False)
         end = time.monotonic() + 3
         while time.monotonic() < end:
             fcnzoo.save(model, sys.argv[2])

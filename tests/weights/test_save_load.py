@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 from safetensors.torch import load_file, save_file
 
 import fcnzoo
@@ -26,9 +26,9 @@ SIZE = (1, 3, 33, 47)
 
 
 def trained(name: str = "fcn8s", **changes: Any) -> FCN:
-    """A network with weights that no initialisation would give."""
+    """A network with weights that no initialization would give."""
     model = build(HEADS[name].replace(**changes)).eval()
-    randomise(model)
+    randomize(model)
     return model
 
 
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
 def test_round_trip_of_traced_backbones(tmp_path: Path, backbone: str) -> None:
     """Torchvision's networks, built on the meta device and filled from the file, compute the same."""
     model = fcnzoo.create("fcn8s", backbone=backbone, num_classes=3).eval()
-    randomise(model)
+    randomize(model)
     fcnzoo.save(model, tmp_path)
     image = torch.randn(1, 3, 40, 50)
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def test_round_trip_of_traced_backbones(tmp_path: Path, backbone: str) -> None:
 def test_round_trip_of_the_papers_network(narrow_vgg: None, tmp_path: Path, geometry) -> None:
     """The paper's network comes back in its geometry."""
     model = fcnzoo.create("fcn8s_vgg16", geometry=geometry).eval()
-    randomise(model)
+    randomize(model)
     fcnzoo.save(model, tmp_path)
     loaded = fcnzoo.load(tmp_path)
     assert loaded.grid == model.grid
@@ -136,7 +136,7 @@ def test_device(tmp_path: Path) -> None:
 
 
 def test_folder_is_readable_by_people_and_other_tools(tmp_path: Path) -> None:
-    """The folder holds safetensors, JSON and a card; figures, provenance and licence stand where given."""
+    """The folder holds safetensors, JSON and a card; figures, provenance and license stand where given."""
     metrics = [Metric("mean_iou", 0.6543, "CamVid val")]
     fcnzoo.save(trained(), tmp_path, metrics=metrics, provenance={"data": "CamVid"}, license="MIT")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
@@ -159,8 +159,8 @@ def test_folder_is_readable_by_people_and_other_tools(tmp_path: Path) -> None:
     assert set(load_file(tmp_path / "model.safetensors")) == set(trained().state_dict())
 
 
-def test_no_licence_is_invented(tmp_path: Path) -> None:
-    """Without a licence the card says none."""
+def test_no_license_is_invented(tmp_path: Path) -> None:
+    """Without a license the card says none."""
     fcnzoo.save(trained(), tmp_path)
     assert "license" not in (tmp_path / "README.md").read_text(encoding="utf-8").lower()
 
@@ -285,10 +285,10 @@ def test_configs_that_do_not_fit_are_refused(tmp_path: Path, change: dict, messa
 
 
 def test_a_loaded_network_does_not_depend_on_its_file(tmp_path: Path) -> None:
-    """With `map=False`, changing the file in place after loading changes nothing."""
+    """With `mmap=False`, changing the file in place after loading changes nothing."""
     model = trained()
     fcnzoo.save(model, tmp_path)
-    loaded = fcnzoo.load(tmp_path, map=False)
+    loaded = fcnzoo.load(tmp_path, mmap=False)
     path = tmp_path / "model.safetensors"
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -434,7 +434,7 @@ def test_pretrained_with_geometry_is_heeded(narrow_vgg: None, tmp_path: Path, mo
     """`geometry="same"` gives the pad-free network from the same trained weights."""
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     model = fcnzoo.create("fcn8s_vgg16")
-    randomise(model)
+    randomize(model)
     fcnzoo.save(model, tmp_path)
     digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     known = Weights(tag="test", dataset="noise", license="MIT", packaged=str(tmp_path), sha256=digest)
@@ -464,7 +464,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, options: di
 
 
 def test_networks_that_are_not_their_config_are_not_saved(tmp_path: Path) -> None:
-    """With a compiled or a quantised part the folder would not load: a WeightsError, and the old save stays."""
+    """With a compiled or a quantized part the folder would not load: a WeightsError, and the old save stays."""
     model = trained()
     fcnzoo.save(model, tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 
 import fcnzoo
 from fcnzoo.config.spec import ModelSpec, Weights
@@ -34,7 +34,7 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FCN]
             loss=config.loss.replace(class_weights=(1.0, 2.0, 3.0, 4.0, 5.0)),
         )
         model = build(config).eval()
-        randomise(model)
+        randomize(model)
         fcnzoo.save(model, tmp_path / "weights", provenance={"from": "noise"})
         digest = hash_file(tmp_path / "weights" / "model.safetensors")
         known = Weights(tag="test", dataset="noise", license="MIT", packaged=str(tmp_path / "weights"), sha256=digest)
@@ -78,7 +78,7 @@ def test_dense_deconvolutions_keep_what_both_know(entry: Callable[..., FCN]) -> 
 
 
 def test_fresh_classes_start_as_in_a_new_network(entry: Callable[..., FCN]) -> None:
-    """Rows of classes that the weights do not know are initialised; everything outside the score layers is trained."""
+    """Rows of classes that the weights do not know are initialized; everything outside the score layers is trained."""
     model = entry("fcn")
     loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=["lamp", "road"])
     weight, bias = (loaded.state_dict()[f"head.score.{key}"] for key in ("weight", "bias"))
@@ -101,7 +101,7 @@ def test_the_same_names_in_another_order_are_sorted_anew(entry: Callable[..., FC
 
 
 def test_the_same_names_are_the_same_network(entry: Callable[..., FCN]) -> None:
-    """The trained names themselves change nothing but what the set is called, its colours, and the loss's weights."""
+    """The trained names themselves change nothing but what the set is called, its colors, and the loss's weights."""
     model = entry("fcn")
     loaded = fcnzoo.create("fcn8s_mine", pretrained=True, label_set=LabelSet.from_names(NAMES, name="mine")).eval()
     for key, tensor in loaded.state_dict().items():

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from model.test_fcn import HEADS, randomise
+from model.test_fcn import HEADS, randomize
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -25,7 +25,7 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sound folder."""
     monkeypatch.setenv("FCNZOO_CACHE", str(tmp_path / "cache"))
     model = build(HEADS["fcn8s"])
-    randomise(model)
+    randomize(model)
     return fcnzoo.save(model, tmp_path / "saved")
 
 

@@ -56,7 +56,7 @@ def test_at_least_a_dozen_backbones_have_all_skip_heads() -> None:
     ],
 )
 def test_filters(options: dict, want: list[str]) -> None:
-    """Names are filtered by pattern (of name, or name and tag), weights, head, data set and licence."""
+    """Names are filtered by pattern (of name, or name and tag), weights, head, data set and license."""
     assert list_models(**options) == want
 
 

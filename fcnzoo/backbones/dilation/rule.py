@@ -44,7 +44,7 @@ def dilate(
         run: Calls `network` in eval mode (`meta_run` makes such a function) on images of 256 pixels or more, of
             sides that the coarsest reduction divides, better of two sizes.
         global_attention: Say `True` of a network whose attention, if any, is between all cells of a map, is
-            normalised over them and knows no tables of positions. Like a global average, it then sees the map more
+            normalized over them and knows no tables of positions. Like a global average, it then sees the map more
             densely sampled, which is as well defined as for squeeze-excite. Whether that is so cannot be read off a
             run.
 

@@ -66,14 +66,15 @@ def trace_sizes(network: nn.Module, run: Callable[[], object], *, attention: boo
     def end(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         trace.outputs.extend((images[-1], map_size(tensor.shape, images[-1])) for tensor in _tensors(output))
 
-    hooks = [network.register_forward_pre_hook(start), network.register_forward_hook(end)]
-    hooks += [module.register_forward_hook(layer) for module in network.modules() if isinstance(module, windowed())]
-    try:
-        with _AttentionSeen(trace) if attention else contextlib.nullcontext():
-            run()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as stack:  # PyTorch's hooks are gone when their handles are closed
+        stack.enter_context(network.register_forward_pre_hook(start))
+        stack.enter_context(network.register_forward_hook(end))
+        for module in network.modules():
+            if isinstance(module, windowed()):
+                stack.enter_context(module.register_forward_hook(layer))
+        if attention:
+            stack.enter_context(_AttentionSeen(trace))
+        run()
     return trace
 
 
@@ -124,6 +125,11 @@ def fits(image: Size, old: Size, new: Size, output_stride: int) -> bool:
     return reduction(image, new) == coarse // lost
 
 
+SKEW = 1.2
+"""How far the sides of a map may be from the proportions of the image: 5 × 8 cells of an image of 3 : 4 are, 5 × 9 are
+not. Channels taken for a side, in a map that is not of the order looked for, are farther off on images of 3 : 4."""
+
+
 def map_size(shape: tuple[int, ...], image: Size) -> Size | None:
     """Return the size of a map, which may be NCHW or NHWC; `None` where its axes do not agree with the image's."""
     if len(shape) != 4:
@@ -135,7 +141,7 @@ def map_size(shape: tuple[int, ...], image: Size) -> Size | None:
             return size
     for size in layouts:
         # Stems without padding leave maps that are smaller by a few cells, on the shorter axis more so.
-        if abs(math.log(image[0] * size[1] / (image[1] * size[0]))) < 0.2:
+        if 1 / SKEW < image[0] * size[1] / (image[1] * size[0]) < SKEW:
             return size
     return None
 

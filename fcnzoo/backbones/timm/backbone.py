@@ -16,7 +16,7 @@ from fcnzoo.backbones.base import Backbone, FeatureInfo, Pretrained, resize_to_s
 from fcnzoo.backbones.dilation.rule import dilate, meta_run
 from fcnzoo.backbones.timm.create import create_network
 from fcnzoo.backbones.timm.families import TimmFamily, find_family
-from fcnzoo.backbones.timm.layers import say_with_layers
+from fcnzoo.backbones.timm.layers import restate_as_layers
 from fcnzoo.config import BackboneConfig, Preprocess, fit_channels
 from fcnzoo.errors import BackboneError, UnknownModelError
 from fcnzoo.files.records import near
@@ -102,10 +102,10 @@ class TimmBackbone(Backbone):
     def _crop(self, features: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Keep the cells that lie on the image, without those of the margin."""
         cropped = []
-        centres = self.family.centres or (None,) * len(features)
-        for feature, reduction, centre in zip(features, self._reductions, centres, strict=True):
-            # The first cell to keep is that whose centre is nearest to the centre of the first `reduction` pixels.
-            first = 0 if centre is None else round(((reduction - 1) / 2 + self.family.margin[0] - centre) / reduction)
+        centers = self.family.centers or (None,) * len(features)
+        for feature, reduction, center in zip(features, self._reductions, centers, strict=True):
+            # The first cell to keep is that whose center is nearest to the center of the first `reduction` pixels.
+            first = 0 if center is None else round(((reduction - 1) / 2 + self.family.margin[0] - center) / reduction)
             rows, columns = (-(-length // reduction) for length in size)
             cropped.append(feature[..., first : first + rows, first : first + columns])
         return cropped
@@ -119,7 +119,7 @@ class TimmBackbone(Backbone):
             self.dilation = "native"
             return reductions
         if self._may_dilate(reductions):
-            say_with_layers(self.network)
+            restate_as_layers(self.network)
             channels = self.family.channels or self.config.in_channels
             run = meta_run(self.network, channels, *([(self.fixed_size,)] if self.fixed_size else []))
             if dilate(self.network, stride, run, global_attention=self.family.global_attention):
@@ -136,7 +136,7 @@ class TimmBackbone(Backbone):
         powers_of_two = all(reduction.bit_count() == 1 for reduction in reductions)
         return (
             powers_of_two
-            and not family.centres
+            and not family.centers
             and (family.global_attention or not (isotropic or windows or self.fixed_size))
         )
 
@@ -153,7 +153,7 @@ class TimmBackbone(Backbone):
                 raise BackboneError(
                     f"{self.config.name}: the features of {info.tap} have shape {tuple(feature.shape)} for an image of "
                     f"{size[0]}×{size[1]}, but timm {timm.__version__} says they have {info.channels} channels at "
-                    f"reduction {reduction}; this network needs a record in fcnzoo.backbones.timm.families"
+                    f"reduction {reduction}; this network needs a record in backbones/timm/families.py: please report it"
                 )
 
 

@@ -8,7 +8,7 @@ import timm
 
 from fcnzoo.backbones.base import Pretrained
 from fcnzoo.backbones.timm.families import TimmFamily
-from fcnzoo.backbones.timm.taps import choose_taps, retake
+from fcnzoo.backbones.timm.taps import choose_taps, set_out_indices
 from fcnzoo.backbones.timm.weights import check_file, log_unused
 from fcnzoo.config import BackboneConfig
 from fcnzoo.errors import BackboneError, WeightsError
@@ -43,7 +43,7 @@ def create_network(config: BackboneConfig, family: TimmFamily, pretrained: Pretr
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained), "custom_load": False}}
     network, native = _create_strided(config, options, pretrained)
     taps = family.out_indices or choose_taps(network)
-    if taps != tuple(network.feature_info.out_indices) and not retake(network, taps):
+    if taps != tuple(network.feature_info.out_indices) and not set_out_indices(network, taps):
         network, native = _create_strided(config, options | {"out_indices": taps}, pretrained)
     if not isinstance(pretrained, bool):
         log_unused(config, pretrained, keys, network)

@@ -26,12 +26,12 @@ class TimmFamily:
             `None`: the coarsest reduction.
         out_indices: Which of timm's features are taken; `None`: see `fcnzoo.backbones.timm.taps`.
         margin: Zeros around the image at (top and left, bottom and right), and features cropped to the image.
-        centres: Pixel in the middle of what the first cell of each feature sees, without the margin; empty: half a
+        centers: Pixel in the middle of what the first cell of each feature sees, without the margin; empty: half a
             reduction. By them features are cropped at the top and left.
         tokens: Features are taken as (B, N, C) and laid out here, where timm would read their grid from the device
             (which no meta device, no export and no GPU without waiting can do).
         channels: Channels of the image the network takes, if it takes only one number of them.
-        global_attention: Its attention is between all cells of a map, normalised over them, and knows no tables of
+        global_attention: Its attention is between all cells of a map, normalized over them, and knows no tables of
             positions: dilation then means the same as for a global average (see `fcnzoo.backbones.dilation.rule`).
         nearly: Its reductions are rounded, so that sizes of features may differ by one.
         note: One line for the user.
@@ -44,7 +44,7 @@ class TimmFamily:
     multiple: int | Literal["native"] | None = None
     out_indices: tuple[int, ...] | None = None
     margin: tuple[int, int] = (0, 0)
-    centres: tuple[int, ...] = ()
+    centers: tuple[int, ...] = ()
     tokens: bool = False
     channels: int | None = None
     global_attention: bool = False
@@ -153,18 +153,18 @@ FAMILIES = (
         global_attention=True,
         note="its fixed cosine transform takes 3 channels: others go through a 1×1 convolution first",
     ),
-    # Stems without padding. The centres follow from kernels and strides: every 3×3 layer without padding moves
+    # Stems without padding. The centers follow from kernels and strides: every 3×3 layer without padding moves
     # the first cell inwards by its stride so far.
     TimmFamily(
         ("inception_v3", "inception_resnet_v2"),
         margin=(17, 26),
-        centres=(3, 9, 13, 21, 37),
+        centers=(3, 9, 13, 21, 37),
         note="its layers have no padding: zeros are put around the image and features cropped; no border is lost",
     ),
     TimmFamily(
         ("inception_v4",),
         margin=(17, 26),
-        centres=(3, 5, 13, 21, 37),
+        centers=(3, 5, 13, 21, 37),
         note="its layers have no padding: zeros are put around the image and features cropped; no border is lost",
     ),
     TimmFamily(

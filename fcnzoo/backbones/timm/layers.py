@@ -105,7 +105,7 @@ class ChainedPatches(PatchEmbed):
         return self.image[0] // step, self.image[1] // step
 
 
-def say_with_layers(network: nn.Module) -> None:
+def restate_as_layers(network: nn.Module) -> None:
     """Change the classes of such parts of a network, in place; what it computes does not change."""
     part: Any
     for part in network.modules():

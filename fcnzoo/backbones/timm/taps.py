@@ -33,7 +33,7 @@ def choose_taps(network: Any) -> tuple[int, ...]:
     return tuple(range(count)) if lost or count - 1 not in taken else taken
 
 
-def retake(network: Any, out_indices: Sequence[int]) -> bool:
+def set_out_indices(network: Any, out_indices: Sequence[int]) -> bool:
     """Make a built network give other features, if it is of the kind that chooses them at run time.
 
     Returns:

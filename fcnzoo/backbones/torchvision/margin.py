@@ -101,8 +101,8 @@ def _best_start(shifts: Sequence[float], reductions: Sequence[int]) -> tuple[int
 def _shifts(network: fx.GraphModule, reductions: Sequence[int]) -> list[float]:
     """Return, for each feature, how many pixels its cells lie below and to the right of their places.
 
-    The centre of a window's first cell, layer by layer, by receptive field arithmetic (Dumoulin & Visin 2016,
-    "A guide to convolution arithmetic for deep learning", section 5): centre += ((k − 1)·d / 2 − p) · jump. Its
+    The center of a window's first cell, layer by layer, by receptive field arithmetic (Dumoulin & Visin 2016,
+    "A guide to convolution arithmetic for deep learning", section 5): center += ((k − 1)·d / 2 − p) · jump. Its
     place is (r − 1) / 2. Where the graph hides a stride in functions (windowed attention) nothing is said: 0.
     """
     places: dict[fx.Node, tuple[float, int]] = {}
@@ -118,13 +118,13 @@ def _shifts(network: fx.GraphModule, reductions: Sequence[int]) -> list[float]:
             if not isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
                 places[node] = _through(layer, inputs[0])
     found = [places.get(node, (0.0, 0)) for node in outputs]
-    return [centre - (r - 1) / 2 if jump == r else 0.0 for (centre, jump), r in zip(found, reductions, strict=True)]
+    return [center - (r - 1) / 2 if jump == r else 0.0 for (center, jump), r in zip(found, reductions, strict=True)]
 
 
 def _through(layer: Any, place: tuple[float, int]) -> tuple[float, int]:
     if not isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return place
-    centre, jump = place
+    center, jump = place
     given: dict[str, Any] = {"dilation": 1, **vars(layer)}
     kernel, stride, dilation, padding = (
         value[-1] if isinstance(value := given[name], (tuple, list)) else value
@@ -134,7 +134,7 @@ def _through(layer: Any, place: tuple[float, int]) -> tuple[float, int]:
         padding = given["pads"][0]
     elif isinstance(padding, str):
         padding = dilation * (kernel - 1) // 2 if padding == "same" else 0
-    return centre + (dilation * (kernel - 1) / 2 - padding) * jump, jump * stride
+    return center + (dilation * (kernel - 1) / 2 - padding) * jump, jump * stride
 
 
 def poolings_as_modules(network: Any) -> None:

@@ -105,11 +105,16 @@ def _ends_of_blocks(graph: fx.GraphModule, names: dict[fx.Node, str]) -> list[fx
     return list(last.values())
 
 
+SMALLER, LARGER = 1.4, 1.05
+"""How many times too small, or too large, each axis of a map may be for its reduction: 6 × 8 cells of 256 × 320 pixels
+(1.33 and 1.25 times) are a map of reduction 32. Not beyond √2, where the next power of two is as near."""
+
+
 def _reduction(shape: tuple[int, ...]) -> tuple[int, bool] | None:
     """Return the reduction of a map of the probe image and whether it is NHWC; `None` if it is no map.
 
     Stems without padding leave maps smaller than size / 2ⁿ, never larger: the nearest power of two counts where
-    both axes agree on it within 40 % (6 × 8 cells of 256 × 320 pixels are a map of reduction 32).
+    both axes agree on it.
     """
     for nhwc in (False, True):
         height, width = shape[1:3] if nhwc else shape[2:4]
@@ -117,6 +122,7 @@ def _reduction(shape: tuple[int, ...]) -> tuple[int, bool] | None:
             continue  # The mean of the image, not a map of it.
         exact = math.sqrt(PROBE[0] * PROBE[1] / (height * width))
         power = 2 ** round(math.log2(exact))
-        if all(-0.05 < math.log(s / (cells * power)) < 0.34 for s, cells in ((PROBE[0], height), (PROBE[1], width))):
+        ratios = (PROBE[0] / (height * power), PROBE[1] / (width * power))
+        if all(1 / LARGER < ratio < SMALLER for ratio in ratios):
             return power, nhwc
     return None

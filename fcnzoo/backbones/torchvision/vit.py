@@ -21,7 +21,7 @@ class VisionTransformerMaps(nn.Module):
 
     Three blocks are taken, evenly spaced, the last one last: 4, 8 and 12 of 12. A map is the block's own
     output, the residual stream, without the encoder's final norm, which serves the class token (no other block has
-    one, and the heads normalise). The class token goes through the encoder and is dropped from the maps.
+    one, and the heads normalize). The class token goes through the encoder and is dropped from the maps.
 
     Args:
         classifier: torchvision's; its parts become this module's and keep their names.

@@ -56,7 +56,7 @@ _OUTPUTS = {
 }
 
 
-def describe(
+def make_about(
     config: FCNConfig,
     outputs: tuple[str, ...],
     dtype: str,

@@ -27,7 +27,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 3e-2}
 order; float16: 11 bits, through some fifty layers."""
 
 
-def check(run: Run, model: FCN, dtype: str, sizes: Sequence[tuple[int, int, int]] = SIZES) -> float | None:
+def compare_graph(run: Run, model: FCN, dtype: str, sizes: Sequence[tuple[int, int, int]] = SIZES) -> float | None:
     """Compare a graph with `Predictor` on made-up pictures.
 
     Args:

@@ -11,8 +11,8 @@ import torch
 
 from fcnzoo.errors import ExportError
 from fcnzoo.files.atomic import atomic
-from fcnzoo.inference.exporters.about import About, describe
-from fcnzoo.inference.exporters.check import SIZES, check
+from fcnzoo.inference.exporters.about import About, make_about
+from fcnzoo.inference.exporters.check import SIZES, compare_graph
 from fcnzoo.inference.exporters.graph import OUTPUTS, Output, PictureGraph, traceable
 from fcnzoo.inference.optimize import OptimizedFCN
 from fcnzoo.model.fcn import FCN
@@ -89,7 +89,7 @@ def export(
     network = resolve_model(model)
     if isinstance(network, OptimizedFCN) or not isinstance(network, FCN):
         raise TypeError(f"model must be an FCN as create or load return it, got {type(network).__name__}")
-    about = describe(network.config, wanted, dtype, license or _license(model), network.provenance)
+    about = make_about(network.config, wanted, dtype, license or _license(model), network.provenance)
     write = _onnx if to == "onnx" else _program
     content, difference = write(network, wanted, dtype, about, opset, check_sizes)
     with atomic(file) as target:
@@ -119,9 +119,9 @@ def _onnx(
     # Logits are an output while the graph is checked: labels alone would not show how near a network is to them.
     checked = outputs if "logits" in outputs else (*outputs, "logits")
     proto = to_proto(_trace(model, cast("tuple[Output, ...]", checked), dtype), checked, opset)
-    difference = check(runner(proto.SerializeToString()), model, dtype, sizes)
+    difference = compare_graph(runner(proto.SerializeToString()), model, dtype, sizes)
     content = finish(proto, outputs, about)
-    check(runner(content), model, dtype, sizes[:1])
+    compare_graph(runner(content), model, dtype, sizes[:1])
     return content, difference
 
 
@@ -133,7 +133,7 @@ def _program(
     program = _trace(model, outputs, dtype)
     forget_example(program)
     content = to_file(program, about)
-    return content, check(runner(content, outputs), model, dtype, sizes)
+    return content, compare_graph(runner(content, outputs), model, dtype, sizes)
 
 
 def _trace(model: FCN, outputs: tuple[Output, ...], dtype: str) -> torch.export.ExportedProgram:

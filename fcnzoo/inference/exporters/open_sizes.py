@@ -7,6 +7,7 @@ that has no question in it: the same parameters, the same numbers (compared by t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,15 +47,12 @@ def fix_padding(backbone: Backbone) -> None:
     def look(layer: nn.Module, given: tuple[Tensor]) -> None:
         found[layer].add(_pads(layer, given[0]))
 
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     multiple, like = backbone.size_multiple, next(backbone.parameters())
-    try:
-        with torch.no_grad():
-            for rows, columns in ((2, 3), (3, 4)):
-                backbone(like.new_zeros(1, backbone.in_channels, rows * multiple, columns * multiple))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.register_forward_pre_hook(look))
+        for rows, columns in ((2, 3), (3, 4)):
+            backbone(like.new_zeros(1, backbone.in_channels, rows * multiple, columns * multiple))
     for layer, pads in found.items():
         if len(pads) == 1:
             _pad_always(layer, pads.pop())

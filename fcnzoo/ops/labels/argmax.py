@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fcnzoo.ops.checks import check_labels, check_scores, check_target, label_dtype
 from fcnzoo.ops.labels import compiled as compiled_route
 from fcnzoo.ops.labels import cuda as triton_argmax
 from fcnzoo.ops.labels.plain import label_cells, label_strips
-from fcnzoo.ops.loss.cross_entropy import check_labels, check_target
-from fcnzoo.ops.upsample import check_scores, upsample
+from fcnzoo.ops.upsample import upsample
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
 
 COUNTED = 2**20
 """Pixels that `upsample_confusion` counts at a time on a CPU: their indices take 8 MiB."""
-
-
-def label_dtype(num_classes: int) -> torch.dtype:
-    """Return the smallest dtype that label maps of so many classes are stored in."""
-    return torch.uint8 if num_classes <= 256 else torch.int16
 
 
 def _check(scores: Tensor, size: tuple[int, int], out: Tensor | None) -> None:

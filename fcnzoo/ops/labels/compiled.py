@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fcnzoo.ops.cells import cut_axis
 from fcnzoo.ops.compiling import SWITCH as SWITCH
-from fcnzoo.ops.compiling import Kernel, compile_kept, kernel
-from fcnzoo.ops.threads import share
+from fcnzoo.ops.compiling import Kernel, compile_kept, kernel, source_key
+from fcnzoo.ops.threads import run_in_threads
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
@@ -38,14 +38,15 @@ def _kernel(real: str, small: str) -> Kernel | None:
 def _build(real: str, small: str) -> Kernel:
     from numba import types
 
-    from fcnzoo.ops.labels.loops import label_rows
+    from fcnzoo.ops.labels import race
+    from fcnzoo.ops.labels.loops import keyed_rows
 
     number, label = getattr(types, real), getattr(types, small)
     line, flags = types.Array(types.int32, 1, "C"), types.Array(types.boolean, 1, "C")
     axis = (line, line, types.Array(number, 2, "C"), flags)
     scores, labels = types.Array(number, 4, "A", readonly=True), types.Array(label, 3, "A")
     signature = types.void(scores, *axis, *axis, labels, types.intp, types.intp)
-    return compile_kept(label_rows, signature)
+    return compile_kept(keyed_rows(source_key(race)), signature)
 
 
 def label(scores: Tensor, grid: Grid, out: Tensor) -> bool:
@@ -70,5 +71,5 @@ def label(scores: Tensor, grid: Grid, out: Tensor) -> bool:
     bounds = np.linspace(0, rows, pieces + 1 if threads > 1 else 2).astype(int).tolist()
     labels = out.numpy()
 
-    share(itertools.pairwise(bounds), lambda begin, end: loops(values, *axes, labels, begin, end), threads)
+    run_in_threads(itertools.pairwise(bounds), lambda begin, end: loops(values, *axes, labels, begin, end), threads)
     return True

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 PIXELS = 128
-"""Pixels of one program: neighbours in a row, which read the same few scores."""
+"""Pixels of one program: neighbors in a row, which read the same few scores."""
 
 
 @triton.jit

@@ -130,7 +130,7 @@ def _narrow(four, n, y0, y1, x0, x1, wy, wx, ends, left):
 
 
 @compiled
-def _settle(four, names, n, y0, y1, x0, x1, wy, wx, lines, label, out):
+def _label_piece(four, names, n, y0, y1, x0, x1, wy, wx, lines, label, out):
     """Label a piece of at most 8×8 pixels: `n` classes race at each."""
     race(four, names, n, wy[0], wy[1], y0, wx[0], wx[1], x0, lines, label)
     for y in range(y1 - y0):
@@ -142,7 +142,7 @@ def _settle(four, names, n, y0, y1, x0, x1, wy, wx, lines, label, out):
 def _cut(four, names, n, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, lines, label, out):
     """Label a cell: in pieces of at most 8×8 pixels, each with as few classes as may win there."""
     if y1 - y0 <= BLOCK and x1 - x0 <= BLOCK:
-        _settle(four, names, n, y0, y1, x0, x1, wy, wx, lines, label, out)
+        _label_piece(four, names, n, y0, y1, x0, x1, wy, wx, lines, label, out)
         return
     for y in range(y0, y1, BLOCK):
         for x in range(x0, x1, BLOCK):
@@ -157,9 +157,59 @@ def _cut(four, names, n, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, l
                 some_names[i] = names[c]
                 for corner in range(4):
                     some[corner, i] = four[corner, c]
-            _settle(some, some_names, m, y, ye, x, xe, wy, wx, lines, label, out)
+            _label_piece(some, some_names, m, y, ye, x, xe, wy, wx, lines, label, out)
 
 
+@compiled
+def _room(classes, like):
+    """Room to work in for one cell: its scores, those of some classes, those at the ends of a piece, and names."""
+    four, some, ends = (
+        np.empty((4, classes + 1), like.dtype),
+        np.empty((4, classes + 1), like.dtype),
+        np.empty((4, classes + 1), like.dtype),
+    )
+    lines = np.empty((2, classes + 1, BLOCK), like.dtype)
+    left, names, some_names = (
+        np.empty(classes + 2, np.int32),
+        np.empty(classes + 1, np.int32),
+        np.empty(classes + 1, np.int32),
+    )
+    return four, some, ends, lines, left, names, some_names
+
+
+@compiled
+def _label_cell(top, bottom, j, rivals, count, empty, y0, y1, x0, x1, wy, wx, room, label, out):
+    """Label a cell in which `count` rivals are left; those of one class are filled already."""
+    four, some, ends, lines, left, names, some_names = room
+    m = 0
+    if empty and rivals[0] != 0:
+        names[0] = 0
+        m = 1
+    if m + count == 1 or x0 == x1:
+        return
+    for c in range(count):
+        names[m] = rivals[c]
+        m += 1
+    for c in range(m):
+        k = names[c]
+        four[0, c] = top[k, j]
+        four[1, c] = top[k, j + 1]
+        four[2, c] = bottom[k, j]
+        four[3, c] = bottom[k, j + 1]
+    _cut(four, names, m, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, lines, label, out)
+
+
+@compiled
+def _fill(pivot, xstart, first, left_end, right_end, fill, y0, y1, out):
+    """Fill the pixels of a row of cells with their pivots."""
+    for j in range(pivot.size):
+        for x in range(xstart[first + j] - left_end, xstart[first + j + 1] - left_end):
+            fill[x] = pivot[j]
+    for y in range(y0, y1):
+        out[y, left_end:right_end] = fill
+
+
+@compiled
 def label_rows(scores, ynodes, ystart, wy, ypart, xnodes, xstart, wx, xpart, out, begin, end):
     """Label the rows of cells `begin`…`end` of a batch; row r is row r % n of image r // n.
 
@@ -181,13 +231,7 @@ def label_rows(scores, ynodes, ystart, wy, ypart, xnodes, xstart, wx, xpart, out
     lines = ynodes.size - 1
     real = scores.dtype
     label = np.empty((BLOCK, BLOCK), out.dtype)
-    race_lines = np.empty((2, classes + 1, BLOCK), real)
-    four = np.empty((4, classes + 1), real)
-    some = np.empty((4, classes + 1), real)
-    ends = np.empty((4, classes + 1), real)
-    left = np.empty(classes + 2, np.int32)
-    names = np.empty(classes + 1, np.int32)
-    some_names = np.empty(classes + 1, np.int32)
+    room = _room(classes, scores[:0, 0, 0, 0])
     for start in range(0, xpart.size, COLUMNS):
         stop = min(start + COLUMNS, xpart.size)
         n = stop - start
@@ -214,32 +258,25 @@ def label_rows(scores, ynodes, ystart, wy, ypart, xnodes, xstart, wx, xpart, out
                 continue
             _find_pivots(top, bottom, best, pivot)
             _find_rivals(top, bottom, pivot, corners, keep, count, rivals)
-            for j in range(n):
-                for x in range(xstart[start + j] - left_end, xstart[start + j + 1] - left_end):
-                    fill[x] = pivot[j]
-            for y in range(y0, y1):
-                out[image, y, left_end:right_end] = fill
+            _fill(pivot, xstart, start, left_end, right_end, fill, y0, y1, out[image])
             for j in range(n):
                 x0, x1 = xstart[start + j], xstart[start + j + 1]
                 if bad_top[j] | bad_top[j + 1] | bad_bottom[j] | bad_bottom[j + 1]:
                     _follow_torch(top, bottom, j, y0, y1, x0, x1, wy, wx, out[image])
                     continue
-                m = 0
                 # Where all weights are 0 all scores are equal, and class 0 wins.
-                if (ypart[i] | xpart[start + j]) and rivals[j, 0] != 0:
-                    names[0] = 0
-                    m = 1
-                if m + count[j] == 1 or x0 == x1:
-                    continue
-                for c in range(count[j]):
-                    names[m] = rivals[j, c]
-                    m += 1
-                for c in range(m):
-                    k = names[c]
-                    four[0, c] = top[k, j]
-                    four[1, c] = top[k, j + 1]
-                    four[2, c] = bottom[k, j]
-                    four[3, c] = bottom[k, j + 1]
-                _cut(
-                    four, names, m, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, race_lines, label, out[image]
-                )
+                empty = ypart[i] | xpart[start + j]
+                _label_cell(top, bottom, j, rivals[j], count[j], empty, y0, y1, x0, x1, wy, wx, room, label, out[image])
+
+
+def keyed_rows(key):
+    """Return `label_rows` for numba to keep on disk as long as `key`, and this file, are the same.
+
+    Numba looks at the file of the function that is kept and at what it encloses, not at what it calls.
+    """
+
+    def rows(scores, ynodes, ystart, wy, ypart, xnodes, xstart, wx, xpart, out, begin, end):
+        key  # noqa: B018  # pyright: ignore[reportUnusedExpression] - enclosed
+        label_rows(scores, ynodes, ystart, wy, ypart, xnodes, xstart, wx, xpart, out, begin, end)
+
+    return rows

@@ -135,7 +135,7 @@ def _contenders(highest: Tensor, lowest: Tensor) -> Tensor:
 
 
 class _Image:
-    """How an image is labelled: cells with one winner are filled and the others sampled, or all are sampled."""
+    """How an image is labeled: cells with one winner are filled and the others sampled, or all are sampled."""
 
     def __init__(self, image: Tensor, grid: Grid, labels: Tensor) -> None:
         """Take scores (K, h, w) and contiguous labels (H, W)."""

@@ -1,7 +1,4 @@
-"""The innermost loop of the compiled labels, as LLVM vectors: neither numba nor LLVM finds this form by itself.
-
-Numba keeps compiled code as long as compiled_argmax.py is unchanged: save that file too when you change this one.
-"""
+"""The innermost loop of the compiled labels, as LLVM vectors: neither numba nor LLVM finds this form by itself."""
 
 # pyright: basic
 
@@ -35,7 +32,7 @@ class _Vectors:
         return self.builder.bitcast(self.builder.gep(pointer, [offset]), kind.as_pointer())
 
     def load(self, pointer, offset):
-        """Eight neighbours."""
+        """Eight neighbors."""
         return self.builder.load(self._at(pointer, offset, self.lanes), align=self.align)
 
     def store(self, vector, pointer, offset, align):
@@ -80,6 +77,46 @@ def _loop(builder, n, carried, step):
     return results
 
 
+class _Piece:
+    """The two passes over the classes: scores at the ends of the eight rows, and at their pixels."""
+
+    def __init__(self, vectors, corners, name, room, index):
+        builder = vectors.builder
+        self.vectors, self.corners, self.name, self.room, self.index = vectors, corners, name, room, index
+        self.width = builder.extract_value(corners.shape, 1)
+        self.second_half = builder.mul(builder.extract_value(room.shape, 1), self.constant(BLOCK))
+
+    def constant(self, value):
+        return ir.Constant(self.index, value)
+
+    def along_sides(self, c, ups, downs):
+        """Each class's scores at the left and the right end of the eight rows."""
+        vectors, builder, room = self.vectors, self.vectors.builder, self.room.data
+        a, b, d, e = (
+            vectors.number(self.corners.data, builder.add(c, builder.mul(self.width, self.constant(q))))
+            for q in range(4)
+        )
+        at = builder.mul(c, self.constant(BLOCK))
+        vectors.store(vectors.mix(a, ups, d, downs), room, at, vectors.align)
+        vectors.store(vectors.mix(b, ups, e, downs), room, builder.add(at, self.second_half), vectors.align)
+        return []
+
+    def turn(self, c, state, lefts, rights):
+        """Class c in all eight rows: sixteen registers hold the highest scores and their classes."""
+        vectors, builder = self.vectors, self.vectors.builder
+        mark = vectors.splat(self.name.data, c, vectors.marks, 4)
+        highs, marks = [], []
+        for y in range(BLOCK):
+            at = builder.add(builder.mul(c, self.constant(BLOCK)), self.constant(y))
+            a = vectors.number(self.room.data, at)
+            b = vectors.number(self.room.data, builder.add(at, self.second_half))
+            value = vectors.mix(a, lefts, b, rights)
+            higher = builder.fcmp_ordered(">", value, state[y])
+            highs.append(builder.select(higher, value, state[y]))
+            marks.append(builder.select(higher, mark, state[BLOCK + y]))
+        return highs + marks
+
+
 @intrinsic
 def race(typing_context, four, names, n, wy0, wy1, y0, wx0, wx1, x0, lines, label):
     """Find the highest of `n` classes at each pixel of an 8×8 piece.
@@ -109,48 +146,18 @@ def race(typing_context, four, names, n, wy0, wy1, y0, wx0, wx1, x0, lines, labe
             for kind, value in zip(signature.args, arguments, strict=True)
         ]
         corners, name, count, up, down, row, left, right, column, room, result = arrays
-
-        def constant(value):
-            return ir.Constant(count.type, value)
-
-        width = builder.extract_value(corners.shape, 1)
-        second_half = builder.mul(builder.extract_value(room.shape, 1), constant(BLOCK))
+        piece = _Piece(vectors, corners, name, room, count.type)
         ups, downs = vectors.load(up.data, row), vectors.load(down.data, row)
         lefts, rights = vectors.load(left.data, column), vectors.load(right.data, column)
-
-        def along_sides(c, _):
-            """Each class's scores at the left and the right end of the eight rows."""
-            a, b, d, e = (
-                vectors.number(corners.data, builder.add(c, builder.mul(width, constant(q)))) for q in range(4)
-            )
-            at = builder.mul(c, constant(BLOCK))
-            vectors.store(vectors.mix(a, ups, d, downs), room.data, at, vectors.align)
-            vectors.store(vectors.mix(b, ups, e, downs), room.data, builder.add(at, second_half), vectors.align)
-            return []
-
-        _loop(builder, count, [], along_sides)
+        _loop(builder, count, [], lambda c, _: piece.along_sides(c, ups, downs))
         lowest = ir.Constant(vectors.lanes, [ir.Constant(real, float("-inf"))] * BLOCK)
         nobody = ir.Constant(vectors.marks, [0] * BLOCK)
-
-        def turn(c, state):
-            """Class c in all eight rows: sixteen registers hold the highest scores and their classes."""
-            mark = vectors.splat(name.data, c, vectors.marks, 4)
-            highs, marks = [], []
-            for y in range(BLOCK):
-                at = builder.add(builder.mul(c, constant(BLOCK)), constant(y))
-                a = vectors.number(room.data, at)
-                b = vectors.number(room.data, builder.add(at, second_half))
-                value = vectors.mix(a, lefts, b, rights)
-                higher = builder.fcmp_ordered(">", value, state[y])
-                highs.append(builder.select(higher, value, state[y]))
-                marks.append(builder.select(higher, mark, state[BLOCK + y]))
-            return highs + marks
-
-        marks = _loop(builder, count, [lowest] * BLOCK + [nobody] * BLOCK, turn)[BLOCK:]
+        start = [lowest] * BLOCK + [nobody] * BLOCK
+        marks = _loop(builder, count, start, lambda c, state: piece.turn(c, state, lefts, rights))[BLOCK:]
         small = context.get_value_type(label.dtype)
         for y, mark in enumerate(marks):
             short = builder.trunc(mark, ir.VectorType(small, BLOCK))
-            vectors.store(short, result.data, constant(y * BLOCK), 1)
+            vectors.store(short, result.data, ir.Constant(count.type, y * BLOCK), 1)
         return context.get_dummy_value()
 
     return signature, generate

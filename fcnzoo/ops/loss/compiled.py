@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from fcnzoo.ops.cells import cut_axis
-from fcnzoo.ops.compiling import Kernel, compile_kept, kernel
+from fcnzoo.ops.compiling import Kernel, compile_kept, kernel, source_key
 from fcnzoo.ops.loss.plain import Sums, Terms
-from fcnzoo.ops.threads import share
+from fcnzoo.ops.threads import run_in_threads
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
@@ -43,21 +43,21 @@ def _kernel(real: str) -> Kernel | None:
 def _build(real: str) -> Kernel:
     from numba import types
 
-    from fcnzoo.ops.loss.loops import sum_band
+    from fcnzoo.ops.loss import vectors
+    from fcnzoo.ops.loss.loops import keyed_band
 
     number, size = getattr(types, real), types.intp
 
-    def block(kind: types.Type, axes: int, layout: str = "C") -> types.Array:
-        return types.Array(kind, axes, layout)
+    def block(kind: types.Type, axes: int) -> types.Array:
+        return types.Array(kind, axes, "C")
 
     line, weights = block(types.int32, 1), block(number, 2)
     rows = (line, line, weights, size, size)
     columns = (block(types.int32, 2), line, weights)
     scores = types.Array(number, 3, "A", readonly=True)
     sums = (block(number, 3), block(number, 3), block(number, 3), block(types.float64, 1))
-    return compile_kept(
-        sum_band, types.void(scores, block(types.int64, 2), types.int64, weights, *rows, *columns, *sums)
-    )
+    signature = types.void(scores, block(types.int64, 2), types.int64, weights, *rows, *columns, *sums)
+    return compile_kept(keyed_band(source_key(vectors)), signature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,22 +130,30 @@ def compiled_loss(scores: Tensor, target: Tensor, grid: Grid, terms: Terms, *, g
             columns.cuts, columns.chunks, wx, made[i], cover[i], borders[n], results[n],
         )  # fmt: skip
 
-    share([(n, *band) for n, band in enumerate(bands)], work, _threads(scores, target))
+    run_in_threads([(n, *band) for n, band in enumerate(bands)], work, _threads(scores, target))
     if results[:, 4].any():
         return None
-    if results[:, 2].any():
-        bad = int(results[results[:, 2] > 0, 3][0])
-        raise IndexError(f"Target {bad} is out of bounds: allowed are 0…{classes - 1} and {terms.ignore_index}")
-    if wanted:
-        for border, (i, begin, _) in zip(borders, bands, strict=True):
-            made[i, :, rows.nodes[begin]] += border[:-1, 0]
-            cover[i, :, rows.nodes[begin]] += border[-1:, 0]
+    _check_labels(results, classes, terms.ignore_index)
+    for border, (i, begin, _) in zip(borders, bands, strict=True) if wanted else ():
+        made[i, :, rows.nodes[begin]] += border[:-1, 0]
+        cover[i, :, rows.nodes[begin]] += border[-1:, 0]
     found = results.reshape(images, -1, 5).sum(1)
     loss, total = (torch.from_numpy(found[:, column].copy()) for column in (0, 1))
+    gained = torch.from_numpy(made) if gradient else None
     if terms.smooth is not None:
-        part = torch.from_numpy(cover) * terms.smooth[:, None, None]
-        shifted = scores - scores.amax(1, keepdim=True)
-        loss -= (part * shifted).sum((1, 2, 3), dtype=torch.float64)
-        if gradient:
-            torch.from_numpy(made).sub_(part)
-    return Sums(loss.to(scores.dtype), total.to(scores.dtype), torch.from_numpy(made) if gradient else None)
+        loss -= _smoothed(scores, terms.smooth, torch.from_numpy(cover), gained)
+    return Sums(loss.to(scores.dtype), total.to(scores.dtype), gained)
+
+
+def _check_labels(results: np.ndarray, classes: int, ignore_index: int) -> None:
+    if results[:, 2].any():
+        bad = int(results[results[:, 2] > 0, 3][0])
+        raise IndexError(f"Target {bad} is out of bounds: allowed are 0…{classes - 1} and {ignore_index}")
+
+
+def _smoothed(scores: Tensor, smooth: Tensor, cover: Tensor, gradient: Tensor | None) -> Tensor:
+    """Return what smoothing takes from the loss of each image, and take its part from the gradient, in place."""
+    part = cover * smooth[:, None, None]
+    if gradient is not None:
+        gradient.sub_(part)
+    return (part * (scores - scores.amax(1, keepdim=True))).sum((1, 2, 3), dtype=torch.float64)

@@ -3,8 +3,8 @@
 Two ways: `_compose` is upsampling, then PyTorch's cross-entropy; `_LeanLoss` never makes the logits, and has the
 gradient ready when the loss is. The first is the meaning of the second, and serves where tensors hold no numbers
 (compilation, export, the meta device), inside `torch.func`, and for derivatives of derivatives. The second is taken
-by one of three routes: compiled loops on a CPU (loss_route.py), Triton kernels on a CUDA device (triton_loss.py), or
-where those cannot be had plain PyTorch in strips (strip_loss.py).
+by one of three routes: compiled loops on a CPU (compiled.py), Triton kernels on a CUDA device (cuda.py), or where those
+cannot be had plain PyTorch in strips (plain.py).
 """
 
 from __future__ import annotations
@@ -15,50 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnzoo.errors import LabelError
+from fcnzoo.ops.checks import check_target
 from fcnzoo.ops.loss.compiled import compiled_loss
 from fcnzoo.ops.loss.cuda import triton_loss
 from fcnzoo.ops.loss.plain import Sums, Terms, strip_loss
-from fcnzoo.ops.upsample import check_scores, upsample
+from fcnzoo.ops.upsample import upsample
 
 if TYPE_CHECKING:
     from fcnzoo.config import Grid
-
-
-def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise unless every value of an integer target is a class or the ignore index.
-
-    Reads the whole target, so on a GPU it waits for the device.
-
-    Raises:
-        TypeError: `target` is not of an integer dtype.
-        LabelError: A value is outside 0…K−1 and is not `ignore_index`.
-    """
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(f"target must be of an integer dtype, got {target.dtype}")
-    if not target.numel():
-        return
-    # int64 first: against a uint8 tensor PyTorch would wrap the numbers compared with (−1 is 255 there, 300 is 44).
-    wide = target.long()
-    bad = ((wide < 0) | (wide >= num_classes)) & (wide != ignore_index)
-    if bad.any():
-        values = wide[bad].unique()[:8].tolist()
-        raise LabelError(
-            f"target holds {values}; allowed are the classes 0…{num_classes - 1} and ignore_index={ignore_index}. "
-            "Map other values to ignore_index, or build the model with more classes"
-        )
-
-
-def check_target(scores: Tensor, target: Tensor) -> tuple[int, int]:
-    """Raise an error unless scores are (B, K, h, w) of floats and the target (B, H, W) of integers; return (H, W)."""
-    check_scores(scores, (1, 1))
-    if target.ndim != 3 or target.shape[0] != scores.shape[0]:
-        raise ValueError(f"target must be ({scores.shape[0]}, H, W), got shape {tuple(target.shape)}")
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(f"target must be of an integer dtype, got {target.dtype}")
-    size = (target.shape[1], target.shape[2])
-    check_scores(scores, size)
-    return size
 
 
 Reduction = Literal["mean", "sum", "none"]

@@ -23,7 +23,7 @@ from torch import Tensor
 from fcnzoo.ops.loss.plain import Terms
 
 PIXELS = 128
-"""Pixels of one program of `_evidence`: neighbours in a row, which read the same few scores."""
+"""Pixels of one program of `_evidence`: neighbors in a row, which read the same few scores."""
 
 CELLS = 32
 """Columns of scores of one program of `_gradient`, at most."""
@@ -32,6 +32,61 @@ TILE = 256
 """Sums of one program of `_gradient`: its columns times its classes."""
 
 Taps = tuple[Tensor, Tensor, Tensor]
+
+
+@triton.jit
+def _label_at(target, image, y, x, inside, target_image, target_row, target_column):
+    """Labels of pixels, whatever integers the target holds."""
+    place = target + image * target_image + y * target_row + x * target_column
+    return tl.load(place, mask=inside, other=0).to(tl.int64)
+
+
+@triton.jit
+def _shares(wx, x, width, inside):
+    """Shares of the left and the right score at pixels of a row."""
+    return tl.load(wx + x, mask=inside, other=0.0), tl.load(wx + width + x, mask=inside, other=0.0)
+
+
+@triton.jit
+def _pixel_loss(total, best, picked, smoothed, label, classes, hit, share):
+    """Share · logsumexp − hit · logit, with nothing lost where the class is the best one."""
+    safe = tl.minimum(tl.maximum(label, 0), classes - 1)
+    mine, full = tl.load(hit + safe), tl.load(share + safe)
+    return full * tl.log(total) + mine * (best - picked) + ((full - mine) * best - smoothed)
+
+
+@triton.jit
+def _slope(value, evidence, label, counted, k, classes, hit, smooth, share, SMOOTH: tl.constexpr):
+    """What the loss gains with each class's logit: share · softmax − hit − smooth."""
+    safe = tl.minimum(tl.maximum(label, 0), classes - 1)
+    slope = tl.load(share + safe)[None, :] * tl.exp(value - evidence[None, :])
+    slope -= tl.where(k[:, None] == label[None, :], tl.load(hit + safe)[None, :], 0.0)
+    if SMOOTH:
+        slope -= tl.load(smooth + k, mask=k < classes, other=0.0)[:, None]
+    # Pixels that do not count are left out, not multiplied by 0: NaN · 0 is NaN.
+    return tl.where(counted[None, :], slope, 0.0)
+
+
+@triton.jit
+def _row(line, columns, known):
+    """One number per column, for all classes."""
+    return tl.load(line + columns, mask=known, other=0.0)[None, :]
+
+
+@triton.jit
+def _blend(scores, upper, lower, shift0, shift1, up, down, mask):
+    """Scores of two rows, less the highest of their classes, mixed by the shares of the rows."""
+    first = (tl.load(scores + upper, mask=mask, other=0.0) - shift0) * up
+    return first + (tl.load(scores + lower, mask=mask, other=0.0) - shift1) * down
+
+
+@triton.jit
+def _store_sums(loss, counts, label, counted, classes, place, pixels, sums, wrong):
+    """The sums of a program's pixels, and K where one of its labels is outside the range."""
+    tl.store(sums + place, tl.sum(tl.where(counted, loss, 0.0).to(tl.float64), 0))
+    tl.store(sums + pixels + place, tl.sum(tl.where(counted, counts, 0.0).to(tl.float64), 0))
+    bad = counted & ((label < 0) | (label >= classes))
+    tl.store(wrong + place, tl.max(tl.where(bad, classes, 0), 0))
 
 
 @triton.jit
@@ -46,13 +101,11 @@ def _evidence(
     image, y = line // height, line % height
     x = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     inside = x < width
-    label = tl.load(target + image * target_image + y * target_row + x * target_column, mask=inside, other=0)
-    label = label.to(tl.int64)
+    label = _label_at(target, image, y, x, inside, target_image, target_row, target_column)
     counted = inside & (label != ignore_index)
     first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
     up, down = tl.load(wy + y), tl.load(wy + height + y)
-    share0 = tl.load(wx + x, mask=inside, other=0.0)
-    share1 = tl.load(wx + width + x, mask=inside, other=0.0)
+    share0, share1 = _shares(wx, x, width, inside)
     above, below = tl.load(top + y), tl.load(bottom + y)
     upper = scores + image * image_step + above * row_step
     lower = scores + image * image_step + below * row_step
@@ -62,9 +115,8 @@ def _evidence(
     shift2, shift3 = tl.load(above + second), tl.load(below + second)
     first, second = first * column_step, second * column_step
     best = tl.full((PIXELS,), -3e38, dtype=share0.dtype)  # not −inf, of which one cannot be taken from another
-    total = tl.zeros((PIXELS,), dtype=share0.dtype)
-    picked = tl.zeros((PIXELS,), dtype=share0.dtype)
-    smoothed = tl.zeros((PIXELS,), dtype=share0.dtype)
+    nothing = tl.zeros((PIXELS,), dtype=share0.dtype)
+    total, picked, smoothed = nothing, nothing, nothing
     for k in range(classes):
         a = (tl.load(upper + first) - shift0) * up + (tl.load(lower + first) - shift1) * down
         b = (tl.load(upper + second) - shift2) * up + (tl.load(lower + second) - shift3) * down
@@ -78,20 +130,13 @@ def _evidence(
             smoothed += tl.load(smooth + k) * value
         upper += class_step
         lower += class_step
-    evidence = tl.log(total)
     if KEEP:
-        tl.store(kept + line * width + x, best + evidence, mask=inside)
-    safe = tl.minimum(tl.maximum(label, 0), classes - 1)
-    mine, full = tl.load(hit + safe), tl.load(share + safe)
-    # share · logsumexp − hit · logit, with nothing lost where the class is the best one
-    loss = full * evidence + mine * (best - picked) + ((full - mine) * best - smoothed)
-    counts = tl.load(weight + safe)
+        tl.store(kept + line * width + x, best + tl.log(total), mask=inside)
+    loss = _pixel_loss(total, best, picked, smoothed, label, classes, hit, share)
+    counts = tl.load(weight + tl.minimum(tl.maximum(label, 0), classes - 1))
     place = line * programs + tl.program_id(1)
     pixels = tl.num_programs(0).to(tl.int64) * programs
-    tl.store(sums + place, tl.sum(tl.where(counted, loss, 0.0).to(tl.float64), 0))
-    tl.store(sums + pixels + place, tl.sum(tl.where(counted, counts, 0.0).to(tl.float64), 0))
-    bad = counted & ((label < 0) | (label >= classes))
-    tl.store(wrong + place, tl.max(tl.where(bad, classes, 0), 0))
+    _store_sums(loss, counts, label, counted, classes, place, pixels, sums, wrong)
 
 
 @triton.jit
@@ -116,42 +161,29 @@ def _gradient(
     after = tl.minimum(j + 1, columns - 1)
     planes = scores + image * image_step + k[:, None] * class_step
     near, far = planes + j[None, :] * column_step, planes + after[None, :] * column_step
-    own = tl.zeros((CLASSES, CELLS), dtype=made.dtype.element_ty)
-    next_one = tl.zeros((CLASSES, CELLS), dtype=made.dtype.element_ty)
+    nothing = tl.zeros((CLASSES, CELLS), dtype=made.dtype.element_ty)
+    own, next_one = nothing, nothing
     for y in range(tl.load(y_begin + i), tl.load(y_end + i)):
         above, below = tl.load(top + y), tl.load(bottom + y)
         up, down = tl.load(wy + y), tl.load(wy + height + y)
         upper, lower = highest + (image * rows + above) * columns, highest + (image * rows + below) * columns
-        shift0 = tl.load(upper + j, mask=known, other=0.0)[None, :]
-        shift1 = tl.load(lower + j, mask=known, other=0.0)[None, :]
-        shift2 = tl.load(upper + after, mask=known, other=0.0)[None, :]
-        shift3 = tl.load(lower + after, mask=known, other=0.0)[None, :]
-        a = (tl.load(near + above * row_step, mask=mine, other=0.0) - shift0) * up
-        a += (tl.load(near + below * row_step, mask=mine, other=0.0) - shift1) * down
-        b = (tl.load(far + above * row_step, mask=mine, other=0.0) - shift2) * up
-        b += (tl.load(far + below * row_step, mask=mine, other=0.0) - shift3) * down
-        here = tl.zeros((CLASSES, CELLS), dtype=made.dtype.element_ty)
-        there = tl.zeros((CLASSES, CELLS), dtype=made.dtype.element_ty)
+        shift0, shift1 = _row(upper, j, known), _row(lower, j, known)
+        shift2, shift3 = _row(upper, after, known), _row(lower, after, known)
+        a = _blend(near, above * row_step, below * row_step, shift0, shift1, up, down, mine)
+        b = _blend(far, above * row_step, below * row_step, shift2, shift3, up, down, mine)
+        here, there = nothing, nothing
         for n in range(longest):
             x = begin + n
             inside = x < end
-            label = tl.load(target + image * target_image + y * target_row + x * target_column, mask=inside, other=0)
-            label = label.to(tl.int64)
+            label = _label_at(target, image, y, x, inside, target_image, target_row, target_column)
             counted = inside & (label != ignore_index)
-            safe = tl.minimum(tl.maximum(label, 0), classes - 1)
             evidence = tl.load(kept + (image * height + y) * width + x, mask=inside, other=0.0)
-            share0 = tl.load(wx + x, mask=inside, other=0.0)
-            share1 = tl.load(wx + width + x, mask=inside, other=0.0)
+            share0, share1 = _shares(wx, x, width, inside)
             single = tl.load(right + x, mask=inside, other=0) == j  # at a border both scores may be the same one
             value = a * share0[None, :] + tl.where(single[None, :], a, b) * share1[None, :]
-            pull = tl.load(share + safe)[None, :] * tl.exp(value - evidence[None, :])
-            pull -= tl.where(k[:, None] == label[None, :], tl.load(hit + safe)[None, :], 0.0)
-            if SMOOTH:
-                pull -= tl.load(smooth + k, mask=k < classes, other=0.0)[:, None]
-            # Pixels that do not count are left out, not multiplied by 0: NaN · 0 is NaN.
-            pull = tl.where(counted[None, :], pull, 0.0)
-            here += pull * (share0 + tl.where(single, share1, 0.0))[None, :]
-            there += pull * tl.where(single, 0.0, share1)[None, :]
+            slope = _slope(value, evidence, label, counted, k, classes, hit, smooth, share, SMOOTH)
+            here += slope * (share0 + tl.where(single, share1, 0.0))[None, :]
+            there += slope * tl.where(single, 0.0, share1)[None, :]
         part = tl.where(above == i, up, 0.0) + tl.where(below == i, down, 0.0)
         own += here * part
         next_one += there * part

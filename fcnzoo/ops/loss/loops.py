@@ -24,7 +24,7 @@ import math
 import numba
 import numpy as np
 
-from fcnzoo.ops.loss.vectors import LANES, ROWS, exponentials, pull
+from fcnzoo.ops.loss.vectors import LANES, ROWS, exponentials, spread
 
 CHUNK = 64
 """Columns of a tile. Its exponentials are ROWS · K · CHUNK numbers: 21 KiB for 21 classes, 150 KiB for 150."""
@@ -34,7 +34,7 @@ TINY = 1e-20
 of it (`compiled_exp.LOWEST`)."""
 
 FAR = 1e250
-"""Sums of neighbouring pixels are multiplied until the product, or its inverse, is beyond this: then one logarithm is
+"""Sums of neighboring pixels are multiplied until the product, or its inverse, is beyond this: then one logarithm is
 taken for all of them. A sum is between TINY and K, so the product is never lost."""
 
 compiled = numba.njit(nogil=True, fastmath={"contract"})
@@ -107,7 +107,7 @@ def _redo(top, bottom, x, up, down, powers, start, step):
 
 
 @compiled
-def _settle(labels, ignored, terms, lines, up, down, row, step, powers, sums, factors, one_share, wanted, result):
+def _sum_row(labels, ignored, terms, lines, up, down, row, step, powers, sums, factors, one_share, wanted, result):
     """One row of pixels of a tile: their loss, and what their exponentials are multiplied by.
 
     Writes `factors`, adds the target's part of the gradient, and adds to `result`: loss, sum of class weights; sets
@@ -175,19 +175,20 @@ def _tile(labels, y0, weights, ignored, terms, lines, powers, sums, factors, one
                 )  # fmt: skip
         factors[:] = 0
         for row in range(min(ROWS, labels.shape[0] - y)):
-            _settle(
+            _sum_row(
                 labels[y + row], ignored, terms, lines, up[row], down[row],
                 row, chunk * ROWS, powers, sums, factors, one_share, wanted, result,
             )  # fmt: skip
         if wanted:
             for k in range(classes):
                 for v in range(vectors):
-                    pull(
+                    spread(
                         powers, (k * chunk + v * LANES) * ROWS, factors, v * LANES * ROWS, up, down,
                         above, below, k * chunk + v * LANES,
                     )  # fmt: skip
 
 
+@compiled
 def sum_band(
     scores, labels, ignored, terms, nodes, starts, wy, begin, end, cuts, chunks, wx, gradient, cover, border, result
 ):
@@ -247,3 +248,18 @@ def sum_band(
                     _give_back(line, gradient, row, cuts, wx, first, last, left, 0, classes)
                     _give_back(line, cover, row, cuts, wx, first, last, left, classes, classes + 1)
             top, bottom, above, below = bottom, top, below, above
+
+
+def keyed_band(key):
+    """Return `sum_band` for numba to keep on disk; see `fcnzoo.ops.labels.loops.keyed_rows`."""
+
+    def band(
+        scores, labels, ignored, terms, nodes, starts, wy, begin, end, cuts, chunks, wx, gradient, cover, border, result
+    ):
+        key  # noqa: B018  # pyright: ignore[reportUnusedExpression] - enclosed
+        sum_band(
+            scores, labels, ignored, terms, nodes, starts, wy, begin, end, cuts, chunks, wx, gradient, cover, border,
+            result,
+        )  # fmt: skip
+
+    return band

@@ -193,7 +193,7 @@ class _Strip:
         _, height, width = self.scores.shape
         span = self.columns.weights.shape[1]
         joined = blocks.new_zeros(blocks.shape[2] // span, height, width)
-        for first, block in zip(self.columns.first, blocks, strict=True):  # neighbours share scores where they meet
+        for first, block in zip(self.columns.first, blocks, strict=True):  # neighbors share scores where they meet
             joined[:, :, first : first + span] += block.view(height, -1, span).transpose(0, 1)
         return joined
 

@@ -1,7 +1,6 @@
 """The two innermost steps of the compiled loss, as LLVM vectors, and the exponential function they need.
 
 Numba's own loops would test at each turn whether arrays overlap, and call the C library for one exponential at a time.
-Numba keeps compiled code as long as compiled_loss.py is unchanged: save that file too when you change this one.
 """
 
 # pyright: basic
@@ -144,7 +143,7 @@ def exponentials(typing_context, top, bottom, at, up, down, powers, powers_at, s
 
 
 @intrinsic
-def pull(typing_context, powers, powers_at, factors, factors_at, up, down, top, bottom, at):
+def spread(typing_context, powers, powers_at, factors, factors_at, up, down, top, bottom, at):
     """Of `LANES` pixels of each of `ROWS` rows, add one class's gradient to that of the scores above and below.
 
     The gradient of a pixel is its exponential times a factor; arguments as in `exponentials`.

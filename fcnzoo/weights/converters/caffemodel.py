@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import ConversionError
+from fcnzoo.files.download import not_the_file
 from fcnzoo.files.records import Record
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -233,17 +234,14 @@ class _Reader:
             raise self._error(f"field {number} has wire type {wire} instead of {BYTES}")
 
     def _error(self, why: str) -> ConversionError:
-        return ConversionError(f"{self.name}: {why}{_looks_like(self.data[:16])}")
+        return ConversionError(f"{self.name}: {why}{_looks_like(bytes(self.data[:64]))}")
 
 
 def _looks_like(head: bytes) -> str:
     """Return what a file that is no caffemodel seems to be, by its first bytes; empty if nobody knows."""
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "; it is a web page: the download went wrong"
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):
         return "; it is a PyTorch file: use the source 'torchfcn' or 'torchvision'"
-    if head.startswith(b"version https:"):
-        return "; it is a git-lfs pointer, not the file itself"
     if head.startswith(b"name:"):
         return "; it is a prototxt, which holds no weights"
-    return ""
+    other = not_the_file(head)
+    return f"; {other}" if other else ""

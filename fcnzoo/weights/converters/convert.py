@@ -6,31 +6,31 @@ file is used exactly once, or the conversion is refused; nothing is guessed that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 
 from fcnzoo.config import FCNConfig, SkipHeadConfig
+from fcnzoo.config.spec import Converter
 from fcnzoo.errors import BackboneError, ConversionError
+from fcnzoo.files.digests import hash_file
 from fcnzoo.model.fcn import FCN, build
 from fcnzoo.weights.converters.caffemodel import read_caffemodel
 from fcnzoo.weights.converters.fold import fold_input as fold
 from fcnzoo.weights.converters.mmseg import plan_mmseg
 from fcnzoo.weights.converters.paper import plan_paper
 from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, listed, use_every_key
-from fcnzoo.weights.converters.receipt import RULES_VERSION, check_sha256, file_sha256, receipt
+from fcnzoo.weights.converters.receipt import RULES_VERSION, receipt
 from fcnzoo.weights.converters.torch_file import read_torch
 from fcnzoo.weights.converters.torchvision import plan_torchvision
 from fcnzoo.zoo.registry import get_spec
 
-__all__ = ["RULES_VERSION", "SOURCES", "Rename", "Source", "convert", "read_caffemodel"]
-
-Source: TypeAlias = Literal["torchvision", "torchfcn", "torchfcn-atonce", "caffe", "caffe-atonce", "mmseg"]
-"""Whose checkpoint it is."""
+__all__ = ["RULES_VERSION", "SOURCES", "Rename", "convert", "read_caffemodel"]
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ _CONVERTERS: Mapping[str, _Converter] = {
     "mmseg": _Converter(read_torch, plan_mmseg),
 }
 
-SOURCES: tuple[str, ...] = get_args(Source)
+SOURCES: tuple[str, ...] = get_args(Converter)
 """Every source that `convert` takes."""
 
 
 def convert(
-    source: Source,
+    source: Converter,
     file: str | Path,
     *,
     model: str | None = None,
@@ -101,14 +101,25 @@ def convert(
     if source not in _CONVERTERS:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     path = Path(file)
-    digest = file_sha256(path)
-    if sha256 is not None:
-        check_sha256(path, digest, sha256)
+    digest = _digest(path, sha256)
     with torch.device("cpu"):  # whatever the caller's default is: files are read and checked on the CPU
         plan, network = _convert(source, path, model, num_classes)
         notes = plan.notes | (fold(network) if fold_input else {})
         network.provenance = receipt(source, path, digest, notes, network)
         return network
+
+
+def _digest(path: Path, wanted: str | None) -> str:
+    """Return the sha256 of a file, compared with the one the caller gave, whole or the beginning."""
+    if wanted is not None and not re.fullmatch(r"[0-9a-fA-F]{8,64}", wanted):
+        raise ValueError(f"sha256 must be the 64 hexadecimal digits, or the first 8 or more of them, got {wanted!r}")
+    try:
+        digest = hash_file(path)
+    except OSError as error:
+        raise ConversionError(f"{path}: cannot be read ({error.strerror})") from None
+    if wanted is not None and not digest.startswith(wanted.lower()):
+        raise ConversionError(f"{path}: sha256 is {digest}, not {wanted}; the download is damaged or another file")
+    return digest
 
 
 def _convert(source: str, path: Path, model: str | None, num_classes: int | None) -> tuple[Plan, FCN]:

@@ -82,11 +82,11 @@ class Plan:
     assumed: str = ""
 
 
-def listed(names: Iterable[str], count: int = 8) -> str:
-    """Return the first names, and how many more there are."""
+def listed(names: Iterable[str]) -> str:
+    """Return the first eight names, and how many there are in all."""
     names = list(names)
-    more = f", … ({len(names)} in all)" if len(names) > count else ""
-    return (", ".join(names[:count]) + more) or "none"
+    more = f", … ({len(names)} in all)" if len(names) > 8 else ""
+    return (", ".join(names[:8]) + more) or "none"
 
 
 SIGNS = (

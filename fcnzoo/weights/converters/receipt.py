@@ -19,33 +19,6 @@ RULES_VERSION = 1
 GOLDEN_SIZE = (32, 48)
 
 
-def file_sha256(path: str | Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        ConversionError: There is no such file, or it cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConversionError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def check_sha256(path: str | Path, digest: str, wanted: str) -> None:
-    """Compare a digest with the one the caller gave, whole or the beginning that file names carry.
-
-    Raises:
-        ValueError: `wanted` is no hexadecimal text of 8 to 64 digits.
-        ConversionError: The file has another digest.
-    """
-    prefix = wanted.lower()
-    if not 8 <= len(prefix) <= 64 or prefix.strip("0123456789abcdef"):
-        raise ValueError(f"sha256 must be the 64 hexadecimal digits, or the first 8 or more of them, got {wanted!r}")
-    if not digest.startswith(prefix):
-        raise ConversionError(f"{path}: sha256 is {digest}, not {wanted}; the download is damaged or another file")
-
-
 def golden_image(channels: int) -> Tensor:
     """Return the image (1, C, 32, 48) that golden scores are computed on: fixed numbers in [−1, 1)."""
     height, width = GOLDEN_SIZE

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fcnzoo.errors import ConversionError
+from fcnzoo.files.download import not_the_file
 from fcnzoo.weights.converters.plan import Checkpoint, listed
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -72,8 +73,4 @@ def _looks_like(path: Path) -> str:
             head = file.read(64)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, not a PyTorch file: the download went wrong"
-    if head.startswith(b"version https:"):
-        return "it is a git-lfs pointer, not the file itself"
-    return "" if head else "it is empty"
+    return not_the_file(head) or ("" if head else "it is empty")

@@ -117,7 +117,7 @@ ENTRIES = (
             name=f"fcn{stride}s_vgg16",
             config=_config(stride),
             weights=weights,
-            description=f"FCN-{stride}s of the paper: VGG-16 padded by 100, zero-initialised scores",
+            description=f"FCN-{stride}s of the paper: VGG-16 padded by 100, zero-initialized scores",
             reference=REFERENCE,
         )
         for stride, weights in WEIGHTS.items()

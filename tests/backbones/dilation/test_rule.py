@@ -85,7 +85,7 @@ LAYERS = {
     "explicit zeros": nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 4, 3, 2)),
     "same": timm.layers.Conv2dSame(4, 4, 3, 2),
     "max same": timm.layers.pool2d_same.MaxPool2dSame(3, 2),
-    "standardised": timm.layers.StdConv2d(4, 4, 3, stride=2),
+    "standardized": timm.layers.StdConv2d(4, 4, 3, stride=2),
     "blur": timm.layers.BlurPool2d(4, pad_mode="constant"),
 }
 

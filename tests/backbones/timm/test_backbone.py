@@ -118,13 +118,13 @@ def test_local_file_gives_the_providers_own_features(tmp_path: Path, caplog: pyt
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def test_local_file_and_dilation_and_grey_images(tmp_path: Path) -> None:
-    """A file loads under dilation too, and its first convolution is summed for grey images."""
+def test_local_file_and_dilation_and_gray_images(tmp_path: Path) -> None:
+    """A file loads under dilation too, and its first convolution is summed for gray images."""
     path = classifier_file(tmp_path)
     rgb = build_backbone(RESNET.replace(output_stride=8), str(path)).eval()
-    grey = build_backbone(RESNET.replace(output_stride=8, in_channels=1), path).eval()
+    gray = build_backbone(RESNET.replace(output_stride=8, in_channels=1), path).eval()
     image = torch.randn(1, 1, 32, 32)
-    torch.testing.assert_close(grey(image)[0], rgb(image.expand(1, 3, 32, 32))[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gray(image)[0], rgb(image.expand(1, 3, 32, 32))[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

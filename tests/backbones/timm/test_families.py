@@ -10,7 +10,7 @@ from torch import nn
 
 from fcnzoo.backbones import build_backbone
 from fcnzoo.backbones.timm.families import DEFAULT, FAMILIES, find_family
-from fcnzoo.backbones.timm.layers import say_with_layers
+from fcnzoo.backbones.timm.layers import restate_as_layers
 from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
 from fcnzoo.errors import BackboneError
 from fcnzoo.model.fcn import FCN, build
@@ -152,7 +152,7 @@ def test_parts_said_with_layers_compute_the_same(name: str) -> None:
     with torch.no_grad():
         before = network(image)
         kinds = {type(module) for module in network.modules()}
-        say_with_layers(network)
+        restate_as_layers(network)
         after = network(image)
     assert {type(module) for module in network.modules()} != kinds
     for a, b in zip(before, after, strict=True):
@@ -219,14 +219,14 @@ def test_channels(name: str, channels: int) -> None:
 
 
 def test_adapter_does_what_timm_does_to_weights() -> None:
-    """A grey image through the adapter is the image repeated; four channels are summed as timm sums weights."""
-    grey = build_backbone(BackboneConfig("timm/csatv2", in_channels=1)).adapter
+    """A gray image through the adapter is the image repeated; four channels are summed as timm sums weights."""
+    gray = build_backbone(BackboneConfig("timm/csatv2", in_channels=1)).adapter
     four = build_backbone(BackboneConfig("timm/csatv2", in_channels=4)).adapter
-    assert isinstance(grey, nn.Conv2d) and isinstance(four, nn.Conv2d)
+    assert isinstance(gray, nn.Conv2d) and isinstance(four, nn.Conv2d)
     weight = torch.randn(5, 3, 3, 3)
     adapted = timm.models.adapt_input_conv(4, weight)
     torch.testing.assert_close(torch.einsum("oi...,ic->oc...", weight, four.weight[..., 0, 0]), adapted)
-    assert torch.equal(grey(torch.ones(1, 1, 2, 2)), torch.ones(1, 3, 2, 2))
+    assert torch.equal(gray(torch.ones(1, 1, 2, 2)), torch.ones(1, 3, 2, 2))
 
 
 def test_image_size_of_networks_of_one_size() -> None:
@@ -273,10 +273,10 @@ def test_stems_without_padding_are_aligned(name: str) -> None:
     with torch.no_grad():
         changes = [(a - b).abs().sum(1)[0] for a, b in zip(backbone(image), backbone(other), strict=True)][:3]
     for info, change in zip(backbone.features, changes, strict=False):
-        for axis, centre in ((0, 80), (1, 112)):
+        for axis, center in ((0, 80), (1, 112)):
             mass = change.sum(1 - axis)
             cells = torch.arange(len(mass)) + 0.5
-            assert abs((mass * cells).sum() / mass.sum() - centre / info.reduction) < 0.75
+            assert abs((mass * cells).sum() / mass.sum() - center / info.reduction) < 0.75
 
 
 def test_preprocess_interpolation() -> None:

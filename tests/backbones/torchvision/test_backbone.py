@@ -254,7 +254,7 @@ def test_maxvit_gives_its_blocks_outputs(tmp_path: Path) -> None:
     "name", slow_if_costly(["alexnet", "squeezenet1_0", "inception_v3", "googlenet", "vgg11", "densenet121"])
 )
 def test_features_lie_where_they_should(name: str, stride: int | None) -> None:
-    """The centre of a feature's receptive field is within half a cell (and a pixel) of (i + 0.5) · reduction − 0.5.
+    """The center of a feature's receptive field is within half a cell (and a pixel) of (i + 0.5) · reduction − 0.5.
 
     Measured with constant weights and without non-linearities that choose, so that gradients are symmetric.
     """
@@ -274,8 +274,8 @@ def test_features_lie_where_they_should(name: str, stride: int | None) -> None:
         i = feature.shape[-1] // 2
         (gradient,) = torch.autograd.grad(feature[0, :, i, i].sum(), image, retain_graph=True)
         weight = gradient.abs().sum((0, 1, 2))
-        centre = float((weight * ramp).sum() / weight.sum())
-        assert abs(centre - ((i + 0.5) * info.reduction - 0.5)) <= info.reduction / 2 + 1, info
+        center = float((weight * ramp).sum() / weight.sum())
+        assert abs(center - ((i + 0.5) * info.reduction - 0.5)) <= info.reduction / 2 + 1, info
 
 
 def average_instead(module: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> torch.Tensor:
@@ -374,14 +374,14 @@ def test_local_file_gives_the_providers_own_features(tmp_path: Path, caplog: pyt
             assert torch.equal(hidden, feature)
 
 
-def test_grey_images_score_as_grey_rgb(tmp_path: Path) -> None:
+def test_gray_images_score_as_gray_rgb(tmp_path: Path) -> None:
     """For one channel the first convolution's weights are summed, as timm does."""
     _, path = classifier_file(tmp_path)
     config = BackboneConfig(f"torchvision/{SHUFFLE}")
-    rgb, grey = build_backbone(config, path).eval(), build_backbone(config.replace(in_channels=1), path).eval()
+    rgb, gray = build_backbone(config, path).eval(), build_backbone(config.replace(in_channels=1), path).eval()
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
-        for a, b in zip(grey(image), rgb(image.expand(1, 3, 64, 64)), strict=True):
+        for a, b in zip(gray(image), rgb(image.expand(1, 3, 64, 64)), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 

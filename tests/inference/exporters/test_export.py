@@ -21,7 +21,7 @@ import fcnzoo
 from fcnzoo.errors import ExportError, UnknownModelError, WeightsError
 from fcnzoo.inference.exporters import export as exporters
 from fcnzoo.inference.exporters import onnx_file
-from fcnzoo.inference.exporters.check import _same_labels, check, expected, pictures
+from fcnzoo.inference.exporters.check import _same_labels, compare_graph, expected, pictures
 from fcnzoo.model.fcn import FCN
 
 RESNET = "timm/test_resnet.r160_in1k"
@@ -57,7 +57,7 @@ def onnx_labels(file: Path, images: np.ndarray) -> np.ndarray:
 def resnet() -> FCN:
     """A small network with names of its own."""
     torch.manual_seed(0)
-    return make("fcn8s", RESNET, labels=["sky", "road", "Baum", "楼"])
+    return make("fcn8s", RESNET, label_set=["sky", "road", "Baum", "楼"])
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +196,8 @@ def test_check_sees_every_kind_of_difference(resnet: FCN) -> None:
         labels, logits, scores = expected(resnet, images)
         return {"labels": labels, "logits": logits.numpy(), "scores": scores.numpy()}
 
-    assert check(run, resnet, "float32", SIZES[:1]) == 0
-    assert check(lambda images: {"labels": run(images)["labels"]}, resnet, "float32", SIZES[:1]) is None
+    assert compare_graph(run, resnet, "float32", SIZES[:1]) == 0
+    assert compare_graph(lambda images: {"labels": run(images)["labels"]}, resnet, "float32", SIZES[:1]) is None
     changes: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
         "labels are uint8": ("labels", lambda labels: labels[:, 1:]),
         "labels are int64": ("labels", lambda labels: labels.astype(np.int64)),
@@ -208,7 +208,7 @@ def test_check_sees_every_kind_of_difference(resnet: FCN) -> None:
     }
     for message, (name, change) in changes.items():
         with pytest.raises(ExportError, match=message):
-            check(lambda images, n=name, c=change: {n: c(run(images)[n])}, resnet, "float32", SIZES[:1])
+            compare_graph(lambda images, n=name, c=change: {n: c(run(images)[n])}, resnet, "float32", SIZES[:1])
 
 
 def test_near_ties_may_be_told_either_way(resnet: FCN) -> None:

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 import fcnzoo
 from fcnzoo.cli import app
+from fcnzoo.config.spec import Converter
 from fcnzoo.errors import ConversionError
-from fcnzoo.weights.converters.convert import RULES_VERSION, SOURCES, Source
+from fcnzoo.weights.converters.convert import RULES_VERSION, SOURCES
 from fcnzoo.weights.converters.receipt import golden_image
 
 
@@ -71,7 +72,7 @@ class Hostile:
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if not source.startswith("caffe")])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_file_is_not_run(tmp_path: Path, source: Source, zipped: bool) -> None:
+def test_code_in_a_file_is_not_run(tmp_path: Path, source: Converter, zipped: bool) -> None:
     """A pickle that calls something is refused, and nothing has happened."""
     trap = tmp_path / "trap"
     content = {"score_fr.weight": Hostile(trap)}
@@ -133,7 +134,7 @@ def test_files_without_a_state_dict(tmp_path: Path, content: object, text: str) 
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_missing_file_is_refused(tmp_path: Path, source: Source) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path, source: Converter) -> None:
     """A path without a file, or a folder, is a ConversionError that names it."""
     for path in (tmp_path / "nothing.pth", tmp_path):
         with pytest.raises(ConversionError, match=path.name):

@@ -31,7 +31,7 @@ def entry(name: str) -> tuple[ModelSpec, Weights]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_entries_are_whole(name: str) -> None:
-    """Each names its data set, licence and at least one source, has a label set, and goes through JSON."""
+    """Each names its data set, license and at least one source, has a label set, and goes through JSON."""
     spec, weights = entry(name)
     config = weights.config or spec.config
     assert weights.dataset and weights.license
@@ -109,7 +109,7 @@ def test_a_tag_gives_its_own_network() -> None:
 
 
 def test_context_labels_are_in_the_order_of_caffe() -> None:
-    """The authors' PASCAL-Context networks number VOC's classes first; each keeps its colour of the sorted set."""
+    """The authors' PASCAL-Context networks number VOC's classes first; each keeps its color of the sorted set."""
     from test_labels import CAFFE_CONTEXT
 
     labels = entry("fcn32s_vgg16.bvlc_pascal_context")[1].config.label_set  # pyright: ignore

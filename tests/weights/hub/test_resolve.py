@@ -22,7 +22,7 @@ import fcnzoo
 from fcnzoo.cli import app
 from fcnzoo.config.spec import Metric, ModelSpec, Publication, Weights
 from fcnzoo.errors import WeightsError
-from fcnzoo.files import bundle, digests, download
+from fcnzoo.files import digests, download, staging
 from fcnzoo.model.fcn import FCN
 from fcnzoo.model.skip import bilinear_kernel
 from fcnzoo.weights import sources as resolve
@@ -426,7 +426,7 @@ def test_many_that_start_at_once(monkeypatch: pytest.MonkeyPatch, site: Site, pu
 def test_a_folder_that_came_in_the_meantime_stays(tmp_path: Path) -> None:
     """Without a lock, too: what another process has put there is not taken away; what was there before is replaced."""
     (tmp_path / "old").mkdir()
-    with bundle.new_folder(tmp_path / "new"), bundle.new_folder(tmp_path / "old") as ours:
+    with staging.replaced_folder(tmp_path / "new"), staging.replaced_folder(tmp_path / "old") as ours:
         (ours / "mine").write_text("x")
         (tmp_path / "new").mkdir()
         (tmp_path / "new" / "digests.json").write_text("theirs")

@@ -6,22 +6,18 @@ A bundle is what `fcnzoo.save` writes, and a `digests.json`: `{"model.safetensor
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.atomic import atomic, default_mode
+from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, cache_folder, hash_file, wrong_digest
-from fcnzoo.files.strict_json import read_json
+from fcnzoo.files.records import read_json
+from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 
-WEIGHTS_FILE = "model.safetensors"
 DIGESTS_FILE = "digests.json"
-CONFIG_FILE = "config.json"
 NEEDED = (CONFIG_FILE, WEIGHTS_FILE)
 """What every bundle holds; a card may lie beside it."""
 
@@ -30,7 +26,7 @@ MAX_DIGESTS = 2**20
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process makes this folder of the cache, and keep others waiting: many start at once."""
     from huggingface_hub.utils import WeakFileLock
 
@@ -40,49 +36,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Fill a folder under another name; it gets its own when all of it is there.
-
-    A folder that is there already is replaced, unless another process put it there in the meantime. It is moved
-    aside first, so that it is never there in part.
-
-    Args:
-        folder: Where it shall be.
-
-    Yields:
-        The folder to write into.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".part", dir=folder.parent))
-    aside = temporary.with_suffix(".old")
-    before = _identity(folder)
-    try:
-        yield temporary
-        temporary.chmod(default_mode() | (default_mode() & 0o444) >> 2)  # who may read may enter
-        if before is not None and _identity(folder) == before:
-            os.replace(folder, aside)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            # Two processes that make the same folder at once: the second finds it there, and just as good.
-            if not (folder / DIGESTS_FILE).is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tell one folder from another that later has its name."""
-    try:
-        facts = folder.stat()
-    except FileNotFoundError:
-        return None
-    return facts.st_dev, facts.st_ino
-
-
-def seal(folder: Path) -> None:
+def write_digests(folder: Path) -> None:
     """Write down the digests of a folder's files."""
     digests = {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name != DIGESTS_FILE}
     with atomic(folder / DIGESTS_FILE, "w") as file:
@@ -112,7 +66,7 @@ def read_digests(text: str | bytes, where: str) -> dict[str, str]:
     return digests
 
 
-def check(folder: Path, pin: str | None = None) -> None:
+def check_digests(folder: Path, pin: str | None = None) -> None:
     """Compare a folder with its digests; files that passed before and have not changed are not hashed again.
 
     Args:
