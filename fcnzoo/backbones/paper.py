@@ -26,7 +26,7 @@ FC_CHANNELS = 4096
 
 # In the padded geometry a map at stride s starts before the image. The offsets say by how many pixels, less
 # half a stride: fc7 is the final crop of FCN-32s (19 − 32/2); pool4 and pool3 follow from the prototxt's
-# crops 5 and 9 (see SkipHead): 99 = 100 (padding) − 1 (each 3×3 convolution is centerd, pools round up).
+# crops 5 and 9 (see SkipHead): 99 = 100 (padding) − 1 (each 3×3 convolution is centered, pools round up).
 PAPER_OFFSETS = {32: 3.0, 16: 99.0, 8: 99.0}
 
 

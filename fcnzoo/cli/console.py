@@ -1,4 +1,4 @@
-"""What all commands print alike: error lines, tables."""
+"""What several commands do alike: error lines, tables, files to write, the device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,36 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import typer
+
+Device: TypeAlias = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+]
+"""The option of every command that runs a network; `pick_device` turns it into a device."""
+
+
+def pick_device(device: Device) -> str:
+    """Return the device that was asked for; if none was, a GPU where there is one."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare_file(file: Path, option: str, *, force: bool) -> None:
+    """Make the folder of a file to write, and refuse what cannot be written: better told before the work than after.
+
+    Raises:
+        IsADirectoryError: It is a folder.
+        FileExistsError: It exists, and `force` is not given.
+        OSError: Its folder cannot be made.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(f"{option} {file} is a folder; give a file")
+    if file.exists() and not force:
+        raise FileExistsError(f"{file} exists; give another {option}, or --force to overwrite it")
+    file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def one_line(error: BaseException | str) -> str:

@@ -14,7 +14,7 @@ from fcnzoo.config.spec import Converter
 def convert(
     source: Annotated[Converter, typer.Argument(help="Whose code wrote the checkpoint.", show_default=False)],
     file: Annotated[Path, typer.Argument(help="The checkpoint: .pth or .caffemodel.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write, for `fcnzoo.load`.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, for `fcnzoo.load`.", show_default=False)],
     model: Annotated[
         str | None,
         typer.Option("--model", help="Model that it must hold, such as fcn8s_vgg16.", show_default=False),

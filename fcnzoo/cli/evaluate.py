@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnzoo.cli.console import print_table
+from fcnzoo.cli.console import Device, pick_device, prepare_file, print_table
 from fcnzoo.config.spec import Layout
 
 if TYPE_CHECKING:
@@ -37,40 +37,42 @@ def evaluate(
     ] = "1",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images read at once.")] = 1,
     num_workers: Annotated[int, typer.Option("--num-workers", min=0, help="Processes that read images.")] = 0,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
+    device: Device = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for all figures, as JSON.", show_default=False)
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="Write photo, truth and prediction of 8 images to this file.")
+        Path | None,
+        typer.Option("--pictures", help="File for photo, truth and prediction of 8 images.", show_default=False),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Measure a network on a data set.
 
     Prints IoU and accuracy of every class, and their means, in percent; void pixels take no part, and
     everything is measured at the masks' own size.
     """
-    import torch
-
     from fcnzoo.files.atomic import atomic
     from fcnzoo.inference.evaluation import evaluate as run
-    from fcnzoo.inference.predictor import Predictor
+    from fcnzoo.weights.factory import resolve_model
 
     factors = _factors(scales)
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is better known now
-    network = Predictor(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).model
+    for file, option in ((out, "--out"), (pictures, "--pictures")):
+        if file is not None:
+            prepare_file(file, option, force=force)
+    network = resolve_model(model)
     result = run(
         network,
         _dataset(network, dataset, data, split),
         batch_size=batch_size,
         flip=flip,
         scales=factors,
+        device=pick_device(device),
         num_workers=num_workers,
         picture_grid=pictures,
     )
-    if json is not None:
-        with atomic(json, "w") as file:
+    if out is not None:
+        with atomic(out, "w") as file:
             file.write(result.to_json())
     _print(result)
 

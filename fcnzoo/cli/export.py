@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fcnzoo.cli.console import shown
+from fcnzoo.cli.console import prepare_file, shown
 
 
 def export(
@@ -38,8 +38,7 @@ def export(
 
     name = re.sub(r"[^\w.-]+", "_", Path(model).name if Path(model).is_dir() else model)
     file = out or Path(f"{name}.{to}")
-    if file.exists() and not force:
-        raise FileExistsError(f"{file} exists; give another --out, or --force to overwrite it")
+    prepare_file(file, "--out", force=force)
     wanted: Any = [one.strip() for one in outputs.split(",")]
     run(model, file, to, outputs=wanted, dtype=dtype, opset=opset, license=license)
     size = file.stat().st_size / 1e6

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnzoo.cli.console import complain, one_line, print_table, shown
+from fcnzoo.cli.console import Device, complain, one_line, pick_device, print_table, shown
 
 if TYPE_CHECKING:
     from fcnzoo.images.segmentation import Segmentation
@@ -61,9 +61,7 @@ def segment(
     kind: Annotated[Kind, typer.Option("--kind", "-k", help="What to write for each image.")] = Kind.overlay,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite results that exist.")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders within folders, too.")] = False,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
-    ] = None,
+    device: Device = None,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="Fold BatchNorm, use the fastest precision; labels at borders may change."),
@@ -94,7 +92,9 @@ def segment(
         if not problems:
             complain("no images to segment")
         raise typer.Exit(1)
-    predictor = _predictor(model, device, fast, tile)
+    from fcnzoo.inference.predictor import Predictor
+
+    predictor = Predictor(model, device=pick_device(device), fast=fast, tile=tile)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # where it cannot be made, that is one error and not one per image
     debug = bool(ctx.find_root().params.get("debug"))
@@ -180,15 +180,6 @@ def _job(image: Path, folder: Path, kinds: Sequence[str]) -> Job:
     return Job(image, {kind: folder / f"{image.stem}{SUFFIXES[kind]}" for kind in kinds})
 
 
-def _predictor(model: str | None, device: str | None, fast: bool, tile: int | None) -> Predictor:
-    import torch
-
-    from fcnzoo.inference.predictor import Predictor
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(model, device=device, fast=fast, tile=tile)
-
-
 def _run(
     jobs: Sequence[Job], predictor: Predictor, *, max_pixels: int | None, alpha: float, legend: bool, debug: bool
 ) -> int:
@@ -241,6 +232,7 @@ def _naming(image: Path, error: Exception) -> str:
 
 
 def _largest(result: Segmentation) -> str:
+    """Return the three largest classes, and how much of the image each covers."""
     from fcnzoo.images.visualize import percent
 
     return ", ".join(f"{name} {percent(share)}" for name, share in list(result.areas().items())[:3])

@@ -8,14 +8,12 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from fcnzoo.files.atomic import atomic
 from fcnzoo.images.load import load_image
-from fcnzoo.images.visualize import colorize
+from fcnzoo.images.visualize import PICTURE_FORMATS, colorize, write_picture
 from fcnzoo.labels import LabelSet
 
 _CELL_WIDTH = 480
 _GAP = 4
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 class PictureGrid:
@@ -32,8 +30,8 @@ class PictureGrid:
 
     def __init__(self, path: str | Path, label_set: LabelSet) -> None:
         self.path, self.label_set = Path(path), label_set
-        if self.path.suffix.lower() not in _FORMATS:
-            raise ValueError(f"{path}: a picture grid goes to {' or '.join(_FORMATS)} files")
+        if self.path.suffix.lower() not in PICTURE_FORMATS:
+            raise ValueError(f"{path}: a picture grid goes to {' or '.join(PICTURE_FORMATS)} files")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path.parent, os.W_OK):
             raise PermissionError(f"{self.path.parent} cannot be written to")
@@ -74,5 +72,4 @@ class PictureGrid:
         for row in self._rows:
             grid.paste(row, (0, top))
             top += row.height + _GAP
-        with atomic(self.path) as file:
-            grid.save(file, format=_FORMATS[self.path.suffix.lower()])
+        write_picture(grid, self.path)

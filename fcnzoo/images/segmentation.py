@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,6 @@ from fcnzoo.images import visualize
 from fcnzoo.labels import LabelSet
 
 Kind = Literal["labels", "overlay", "json"]
-
-_PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,30 +41,20 @@ class Segmentation:
             )
 
     @functools.cached_property
-    def _pixels(self) -> np.ndarray:
-        return visualize.count_pixels(self.labels, self.label_set)
+    def _areas(self) -> list[visualize.ClassArea]:
+        return visualize.class_areas(self.labels, self.label_set)
 
     def areas(self) -> dict[str, float]:
         """Return the share of the image that each class present covers, largest first; shares sum to 1."""
-        return {entry["name"]: entry["share"] for entry in self.to_dict()["classes"]}
+        return {area.name: area.share for area in self._areas}
 
     def to_dict(self) -> dict[str, Any]:
         """Return size, label set and class areas, ready for JSON: what `save` writes to a `.json` file."""
-        total = max(int(self._pixels.sum()), 1)
-        order = sorted(np.flatnonzero(self._pixels).tolist(), key=lambda i: (-self._pixels[i], i))
         return {
             "width": self.image.width,
             "height": self.image.height,
             "label_set": self.label_set.name,
-            "classes": [
-                {
-                    "index": i,
-                    "name": self.label_set.names[i],
-                    "pixels": int(self._pixels[i]),
-                    "share": int(self._pixels[i]) / total,
-                }
-                for i in order
-            ],
+            "classes": [asdict(area) for area in self._areas],
         }
 
     def overlay(self, alpha: float = 0.5, legend: bool = True) -> Image.Image:
@@ -104,7 +92,7 @@ class Segmentation:
         """
         path = Path(path)
         kind = kind or _kind_of(path)
-        suffixes = {"labels": (".png",), "overlay": tuple(_PICTURE_FORMATS), "json": (".json",)}
+        suffixes = {"labels": (".png",), "overlay": tuple(visualize.PICTURE_FORMATS), "json": (".json",)}
         if kind not in suffixes:
             raise ValueError(f"kind must be one of {list(suffixes)}, got {kind!r}")
         if path.suffix.lower() not in suffixes[kind]:
@@ -114,12 +102,9 @@ class Segmentation:
                 json.dump(self.to_dict(), file, indent=2, ensure_ascii=False)
                 file.write("\n")
             return
-        if kind == "labels":
-            picture = visualize.indexed(self.labels, self.label_set)
-        else:
-            picture = self.overlay(alpha, legend=legend)
-        with atomic(path) as file:
-            picture.save(file, format=_PICTURE_FORMATS[path.suffix.lower()], **_quality(path))
+        labels = kind == "labels"
+        picture = visualize.indexed(self.labels, self.label_set) if labels else self.overlay(alpha, legend=legend)
+        visualize.write_picture(picture, path)
 
 
 def _kind_of(path: Path) -> Kind:
@@ -128,9 +113,3 @@ def _kind_of(path: Path) -> Kind:
     if path.suffix.lower() not in kinds:
         raise ValueError(f"{path}: a suffix other than .png (labels) and .json (areas) needs kind='overlay'")
     return kinds[path.suffix.lower()]
-
-
-def _quality(path: Path) -> dict[str, int]:
-    """Return the options of Pillow's writers for which letters stay legible."""
-    options = {".png": {}, ".webp": {"quality": 92}}
-    return options.get(path.suffix.lower(), {"quality": 92, "subsampling": 0})

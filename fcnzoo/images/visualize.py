@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fcnzoo.errors import LabelError
+from fcnzoo.files.atomic import atomic
 from fcnzoo.labels import BORDER, LabelSet
 
 UNPAINTED = "background"
 """The class that an overlay leaves as it is: it is what no other class covers (PASCAL VOC, COCO)."""
+
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Suffixes, in lower case, of the pictures that are written."""
 
 _INK = (32, 33, 36)
 _PAPER = (255, 255, 255)
@@ -153,21 +158,38 @@ def percent(share: float) -> str:
     return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
 
 
+@dataclass(frozen=True)
+class ClassArea:
+    """How many pixels a class has, and which share of all that are not ignored (0…1)."""
+
+    index: int
+    name: str
+    pixels: int
+    share: float
+
+
+def class_areas(labels: np.ndarray, label_set: LabelSet) -> list[ClassArea]:
+    """Return the areas of the classes present, largest first.
+
+    Raises:
+        LabelError: As `check_labels`.
+    """
+    counts = count_pixels(labels, label_set).tolist()
+    total, present = sum(counts), sorted((-pixels, i) for i, pixels in enumerate(counts) if pixels)
+    return [ClassArea(i, label_set.names[i], counts[i], counts[i] / total) for _, i in present]
+
+
 def legend_entries(labels: np.ndarray, label_set: LabelSet) -> list[LegendEntry]:
     """Return name and area share of the classes present, largest first.
 
     Raises:
         LabelError: As `check_labels`.
     """
-    counts = count_pixels(labels, label_set)
-    total = max(int(counts.sum()), 1)
-    order = sorted(np.flatnonzero(counts), key=lambda index: (-counts[index], index))
     return [
         LegendEntry(
-            None if label_set.names[i] == UNPAINTED else label_set.palette[i],
-            f"{label_set.names[i]} {percent(counts[i] / total)}",
+            None if area.name == UNPAINTED else label_set.palette[area.index], f"{area.name} {percent(area.share)}"
         )
-        for i in order
+        for area in class_areas(labels, label_set)
     ]
 
 
@@ -204,7 +226,7 @@ def legend(entries: Sequence[LegendEntry], width: int, text_size: float = 14) ->
 def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
     """Return a picture with a legend below it, in letters that suit its size.
 
-    The picture itself is not covered; where it is narrower than the longest entry, it is centerd on a
+    The picture itself is not covered; where it is narrower than the longest entry, it is centered on a
     wider canvas.
     """
     text_size = min(max(max(picture.size) / 40, 12), 64)
@@ -213,3 +235,15 @@ def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.I
     canvas.paste(picture, ((strip.width - picture.width) // 2, 0))
     canvas.paste(strip, (0, picture.height))
     return canvas
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture whole or not at all, in the format of its suffix, so that letters stay legible.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    kind = PICTURE_FORMATS[path.suffix.lower()]
+    options = {"JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 92}}.get(kind, {})
+    with atomic(path) as file:
+        picture.save(file, format=kind, **options)

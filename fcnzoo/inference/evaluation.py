@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,17 +275,14 @@ def _describe(dataset: Dataset[Any]) -> str:
     return type(dataset).__name__ + (f" {split}" if isinstance(split, str) else "")
 
 
-def _track(loader: DataLoader[Any], progress: bool) -> Iterator[Any]:
+def _track(loader: DataLoader[Any], progress: bool) -> Iterable[Any]:
     """Iterate with a bar on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    return iter(
-        track(loader, "evaluating", total=len(loader), console=console, transient=True)
-        if progress and console.is_terminal
-        else loader
-    )
+    shown = progress and console.is_terminal
+    return track(loader, "evaluating", total=len(loader), console=console, transient=True, disable=not shown)
 
 
 def _spread(count: int) -> list[int]:

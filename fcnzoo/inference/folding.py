@@ -1,7 +1,7 @@
 """BatchNorm folded into the convolution before it: the same numbers with one operation less, in evaluation mode.
 
 A convolution's output y goes to γ (y − μ) / √(σ² + ε) + β, which is linear in y: weights are multiplied by
-γ / √(σ² + ε), the rest becomes the bias (Jacob et al. 2018, section 3.2; `torch.nn.utils.fuse_conv_bn_eval`).
+γ / √(σ² + ε), the rest becomes the bias (Jacob et al. 2018, section 3.2; `torch.nn.utils.fusion`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def fold_batchnorms(network: nn.Module, run: Callable[[], object]) -> int:
@@ -96,13 +97,9 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
     """Change the convolution's weight and bias, computed in float64."""
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
         raise TypeError(f"{type(norm).__name__} has no statistics to fold")
-    dtype = conv.weight.dtype
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    gain = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        gain = gain * norm.weight.detach().double()
-    shift = -mean if conv.bias is None else conv.bias.detach().double() - mean
-    shift = shift * gain + (0 if norm.bias is None else norm.bias.detach().double())
-    weight = conv.weight.detach().double() * gain.view(-1, 1, 1, 1)
-    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(dtype), requires_grad=False)
+    weight, bias, mean, variance, gain, shift = (
+        None if one is None else one.detach().double()
+        for one in (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    fused = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, gain, shift)  # pyright: ignore[reportArgumentType]
+    conv.weight, conv.bias = (nn.Parameter(one.to(conv.weight.dtype), requires_grad=False) for one in fused)

@@ -24,6 +24,11 @@ TOLERANCE = 1e-3
 """Largest difference of float32 scores, relative to the largest score, that folding may make. Rounding makes
 1e-6 to 1e-5; a tensor that was read elsewhere too makes differences of the order of the scores."""
 
+CLEARLY_SLOWER = 1.25
+"""A form is given up after one run that takes so many times as long as the fastest so far. Of three runs in a row the
+slowest takes 1.07 times as long as the fastest at the median, 1.24 times or more in one case of ten (fcn8s_resnet18,
+480×480, two threads on two busy cores)."""
+
 PROBE = (128, 128)
 """(H, W) of the image on which folding is found and checked."""
 
@@ -155,15 +160,14 @@ def _folded(model: FCN) -> tuple[OptimizedFCN, int]:
     plain, network = _copy(model), _copy(model)
     folded = fold_batchnorms(network, lambda: network.scores(image))
     # Features too: fresh score layers are zero, and would hide any difference.
-    pairs = zip(_everything(plain, image), _everything(network, image), strict=True)
+    pairs = zip(_features_and_scores(plain, image), _features_and_scores(network, image), strict=True)
     if all((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max() for theirs, ours in pairs):
         return network, folded
     return plain, 0
 
 
 @torch.no_grad()
-def _everything(network: OptimizedFCN, image: Tensor) -> list[Tensor]:
-    """Return features and scores."""
+def _features_and_scores(network: OptimizedFCN, image: Tensor) -> list[Tensor]:
     return [*network.backbone(network._fit(image)), network.scores(image).main]
 
 
@@ -215,7 +219,7 @@ def _fastest(
     for form in forms:
         trial = copy.deepcopy(exact)
         try:
-            winograd = _shape(trial, form, exact, image)
+            winograd = _bring_to(trial, form, exact, image)
             seconds = _time(trial, image, least)
         except (RuntimeError, NotImplementedError):  # an operation that this precision lacks on this device
             continue
@@ -224,10 +228,6 @@ def _fastest(
     if best is None:
         raise ValueError(f"the network runs in none of {sorted({str(form.dtype) for form in forms})} on {device}")
     return best
-
-
-HOPELESS = 1.25
-"""How many times the least time so far a run may take before the form is given up: runs of one form differ by less."""
 
 
 def _time(network: OptimizedFCN, image: Tensor, least: float) -> float:
@@ -241,12 +241,12 @@ def _time(network: OptimizedFCN, image: Tensor, least: float) -> float:
             start = time.perf_counter()
             network.scores(image).main.sum().item()  # .item() waits for a GPU
             seconds.append(time.perf_counter() - start)
-            if turn and seconds[-1] > HOPELESS * least:
+            if turn and seconds[-1] > CLEARLY_SLOWER * least:
                 break
     return min(seconds[1:])
 
 
-def _shape(network: OptimizedFCN, form: _Form, exact: OptimizedFCN, image: Tensor) -> int:
+def _bring_to(network: OptimizedFCN, form: _Form, exact: OptimizedFCN, image: Tensor) -> int:
     """Bring a copy of a network to a form; return how many convolutions Winograd computes."""
     nn.Module.to(network, dtype=form.dtype, memory_format=form.order)  # pyright: ignore[reportCallIssue]
     network._precision, network._memory_format = form.dtype, form.order

@@ -14,15 +14,21 @@ from torch import Tensor, nn
 from fcnzoo.inference.winograd import WinogradConv2d, takes_winograd
 
 CHANNELS = 64
-"""Fewest input and output channels worth a measurement: the transforms cost as much as 36 channels of products."""
+"""Fewest input and output channels C and K worth a measurement, which is what decides. A tile takes 36·C·K products
+and, in `winograd.py`, 144·C + 110·K operations of the transforms: as many at 7 channels. But the transforms wait for
+memory: they take as long as the products at about 36 channels, and little is gained below twice that."""
 
 LARGEST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.03}
 """Largest error that a convolution may have with products of a precision: root mean square, relative to the
-outputs. Ordinary weights make 1e-6 and 0.012; much more means weights that the transform cannot hold."""
+outputs. Weights as layers are initialized make 5e-7 (16 channels) to 2e-6 (512), and 0.012 with bfloat16: a hundred
+times that, or 2.5 times, means weights that the transform cannot hold."""
 
 LEAST_GAIN = {torch.float32: 1.05, torch.bfloat16: 1.25}
-"""How many times as fast a convolution must become. With bfloat16 products errors are five times those of bfloat16
-itself, which is not worth a small gain."""
+"""How many times as fast a convolution must become. float32: less is within what the least of three runs varies by.
+bfloat16: errors are five times those of bfloat16 itself (0.012 and 0.0025), so a small gain is not worth them."""
+
+CLEAR = 1.6
+"""One turn is enough where one form takes so many times as long as the other: two runs of the same differ by less."""
 
 Faster = Callable[[nn.Conv2d, WinogradConv2d, Tensor], bool]
 """Whether, of a convolution and its Winograd form, the second computes an input faster."""
@@ -60,7 +66,9 @@ def use_winograd(
             continue
         form = WinogradConv2d(original, products)
         if key not in decisions:
-            image = torch.randn(shape).to(conv.weight.dtype, memory_format=torch.channels_last)
+            image = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(
+                conv.weight.dtype, memory_format=torch.channels_last
+            )
             decisions[key] = decide(conv, form, image)
         if decisions[key] and _error(original, form) <= LARGEST_ERROR[products]:
             parent, _, child = name.rpartition(".")
@@ -82,7 +90,7 @@ def is_faster(conv: nn.Conv2d, form: WinogradConv2d, image: Tensor) -> bool:
                 module(image)
                 if turn:
                     taken.append(time.perf_counter() - start)
-            if turn and max(seconds[0] + seconds[1]) > 1.6 * min(seconds[0] + seconds[1]):
+            if turn and max(seconds[0] + seconds[1]) > CLEAR * min(seconds[0] + seconds[1]):
                 break
     return min(seconds[1]) * LEAST_GAIN[form.weight.dtype] < min(seconds[0])
 
@@ -96,14 +104,10 @@ def _input_shapes(network: nn.Module, run: Callable[[], object]) -> dict[str, to
 
     with torch.inference_mode(), contextlib.ExitStack() as stack:
         for name, module in network.named_modules():
-            if takes_winograd(module) and isinstance(module, nn.Conv2d) and _is_wide(module):
+            if takes_winograd(module) and min(module.in_channels, module.out_channels) >= CHANNELS:
                 stack.enter_context(module.register_forward_pre_hook(functools.partial(note, name)))
         run()
     return shapes
-
-
-def _is_wide(conv: nn.Conv2d) -> bool:
-    return min(conv.in_channels, conv.out_channels) >= CHANNELS
 
 
 def _error(conv: nn.Conv2d, form: WinogradConv2d) -> float:

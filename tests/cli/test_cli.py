@@ -524,6 +524,7 @@ def test_export_of_bad_input(model: Path, tmp_path: Path) -> None:
     for arguments, text in [
         (["fcn8s_nonsense"], "nonsense"),
         ([model, "--outputs", "labels,masks"], "outputs must be"),
+        ([model, "--out", tmp_path.parent], "is a folder; give a file"),
         (["fcn8s_resnet18"], "no trained segmentation weights"),
     ]:
         result = run("export", *arguments)

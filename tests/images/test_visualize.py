@@ -169,7 +169,7 @@ def test_legend_fits_all_entries(width: int, count: int) -> None:
 
 
 def test_legend_is_below_the_picture() -> None:
-    """The picture is not covered, and is centerd where the legend is wider."""
+    """The picture is not covered, and is centered where the legend is wider."""
     picture = Image.new("RGB", (8, 6), (1, 2, 3))
     result = with_legend(picture, [LegendEntry((9, 9, 9), "a rather long name of a class 100.0%")])
     assert result.width > 100

@@ -163,6 +163,28 @@ def test_the_flags_come_back_after_an_error(model: FCN, data: SegmentationFolder
     assert model.training
 
 
+def test_a_model_that_was_given_moves_and_stays(
+    model: FCN, data: SegmentationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`evaluate` and `Predictor` move the model to `device` once, and never back; without it, not at all."""
+    moves: list[object] = []
+    monkeypatch.setattr(model, "to", lambda device: moves.append(device))
+    fcnzoo.Predictor(model, device="cpu")
+    assert moves == [torch.device("cpu")]
+    evaluate(model, data, device="cpu")
+    assert moves == [torch.device("cpu")] * 2
+    fcnzoo.Predictor(model)
+    evaluate(model, data)
+    assert len(moves) == 2
+
+
+def test_a_model_may_be_named(model: FCN, data: SegmentationFolder, tmp_path: Path) -> None:
+    """A folder stands for the model that was saved there, as for `Predictor`."""
+    fcnzoo.save(model, tmp_path / "net")
+    assert fcnzoo.evaluate(tmp_path / "net", data) == fcnzoo.evaluate(str(tmp_path / "net"), data)
+    assert fcnzoo.evaluate(tmp_path / "net", data) == evaluate(model, data)
+
+
 def test_any_dataset_of_pairs(model: FCN, data: SegmentationFolder) -> None:
     """A `Subset`, or a data set of one's own with plain tensors, is measured alike."""
 
@@ -251,7 +273,7 @@ def test_json_and_table(model: FCN, data: SegmentationFolder) -> None:
 def test_command_line(trained: FCN, root: Path, tmp_path: Path) -> None:
     """`fcnzoo evaluate FOLDER` prints a row per class and writes the JSON and the pictures."""
     fcnzoo.save(trained, tmp_path / "net")
-    command = ["evaluate", str(tmp_path / "net"), "--data", str(root), "--json", str(tmp_path / "a.json")]
+    command = ["evaluate", str(tmp_path / "net"), "--data", str(root), "--out", str(tmp_path / "a.json")]
     result = CliRunner().invoke(app, [*command, "--pictures", str(tmp_path / "a.jpg"), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     figures = Evaluation.from_json((tmp_path / "a.json").read_text())
@@ -260,7 +282,11 @@ def test_command_line(trained: FCN, root: Path, tmp_path: Path) -> None:
     assert [line[0] for line in lines][:4] == ["sky", "road", "car", "mean (mIoU)"]
     assert float(lines[3][1]) == pytest.approx(100 * figures.metrics.mean_iou, abs=0.005)
     assert (tmp_path / "a.jpg").is_file()
-    result = CliRunner().invoke(app, [*command, "--flip", "--scales", "0.5,1", "--batch-size", "2", "--device", "cpu"])
+    again = [*command, "--flip", "--scales", "0.5,1", "--batch-size", "2", "--num-workers", "1", "--device", "cpu"]
+    result = CliRunner().invoke(app, again)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "a.json exists; give another --out, or --force" in result.stderr
+    result = CliRunner().invoke(app, [*again, "--force"])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "a.json").read_text())["scales"] == [0.5, 1.0]
 
@@ -271,6 +297,8 @@ def test_command_line(trained: FCN, root: Path, tmp_path: Path) -> None:
         (["--data", "{root}", "--dataset", "camvid"], 1, "expected val/images"),
         (["--data", "{root}/nowhere"], 1, "there is no folder"),
         (["--data", "{root}", "--scales", "one"], 2, "no list of factors"),
+        (["--data", "{root}", "--out", "{root}"], 1, "is a folder; give a file"),
+        (["--data", "{root}", "--pictures", "{root}/images/0.png"], 1, "give another --pictures, or --force"),
         (["--data", "{root}", "--dataset", "camvit"], 2, "camvit"),
         ([], 2, "--data"),
     ],

@@ -96,7 +96,7 @@ def test_missing_details_are_named() -> None:
 
 @pytest.mark.parametrize("kind", ["deconv", "deconv_depthwise"])
 def test_learned_deconvolutions_need_an_even_reduction(kind) -> None:
-    """A transposed convolution cannot be centerd on patches of odd size."""
+    """A transposed convolution cannot be centered on patches of odd size."""
     with pytest.raises(BackboneError, match="even reduction, not 7"):
         SkipHead(SkipHeadConfig(stride=32, upsampling=kind), (FeatureInfo(7, 4, "a"),), 5, "x")
 

@@ -86,11 +86,10 @@ def export(
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     if opset < OPSET:
         raise ValueError(f"opset must be {OPSET} or later, got {opset}")
-    terms = license or _license(model)
     network = resolve_model(model)
     if isinstance(network, OptimizedFCN) or not isinstance(network, FCN):
         raise TypeError(f"model must be an FCN as create or load return it, got {type(network).__name__}")
-    about = make_about(network.config, wanted, dtype, terms, network.provenance)
+    about = make_about(network.config, wanted, dtype, license or _license(model), network.provenance)
     write = _onnx if to == "onnx" else _program
     content, difference = write(network, wanted, dtype, about, opset, check_sizes)
     with atomic(file) as target:

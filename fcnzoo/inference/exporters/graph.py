@@ -22,7 +22,6 @@ from fcnzoo.inference.exporters.open_windows import open_windows
 from fcnzoo.inference.resized import nearest_pixel, sample_resized
 from fcnzoo.model.fcn import FCN
 from fcnzoo.ops import label_dtype
-from fcnzoo.ops.axis import axis_taps
 
 Output = Literal["labels", "logits", "scores"]
 """What an exported graph can give; see [`fcnzoo.export`][fcnzoo.inference.exporters.export.export]."""
@@ -125,18 +124,15 @@ class PictureGraph(nn.Module):
         """
         padded = (self._padded(seen[0]), self._padded(seen[1]))
         fits = torch.cat([_number(a) == _number(b) for a, b in zip(seen, padded, strict=True)]).all()
-        matrices = []
-        for cells, length, between, whole in zip(scores.shape[2:], size, seen, padded, strict=True):
-            pixel = torch.arange(length, dtype=torch.float64)
-            place = torch.where(
+        places = [
+            torch.where(
                 fits,
-                _source(pixel, cells, length, align_corners=self.grid.align_corners),
-                _source(nearest_pixel(between, length), cells, whole, align_corners=self.grid.align_corners),
+                _source(self.grid, torch.arange(length), cells, length),
+                _source(self.grid, nearest_pixel(between, length), cells, whole),
             )
-            # Bilinear sampling: what is a cell away or more has no share.
-            away = (place.clamp(min=0).minimum(_number(cells - 1))[:, None] - torch.arange(cells)).abs()
-            matrices.append((1 - away).clamp(min=0).to(scores))
-        return matrices[0] @ scores @ matrices[1].T
+            for cells, length, between, whole in zip(scores.shape[2:], size, seen, padded, strict=True)
+        ]
+        return _sample_at(scores, places)
 
     def _sample(self, scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
         """Do what `ops.upsample` does."""
@@ -150,11 +146,8 @@ class PictureGraph(nn.Module):
             for axis, length in enumerate(size, start=2):
                 scores = pick(scores, axis, int(grid.offset), length)
             return scores
-        # As two matrix products: one tensor of the image's size is made, where picking and weighting makes four.
-        down, across = (
-            _sampling_matrix(grid, length, cells, scores) for length, cells in zip(size, scores.shape[2:], strict=True)
-        )
-        return down @ scores @ across.T
+        axes = zip(scores.shape[2:], size, strict=True)
+        return _sample_at(scores, [_source(grid, torch.arange(length), cells, length) for cells, length in axes])
 
 
 def _number(value: Any) -> Tensor:
@@ -162,15 +155,24 @@ def _number(value: Any) -> Tensor:
     return torch.full((1,), value, dtype=torch.float64)
 
 
-def _source(pixel: Tensor, cells: Any, length: Any, *, align_corners: bool) -> Tensor:
-    """Return where pixels lie on scores that fit an image of `length`; see `Grid`."""
-    if align_corners:
-        return pixel * (_number(cells - 1) / (_number(length) - 1).clamp(min=1))
-    return (pixel + 0.5) * (_number(cells) / _number(length)) - 0.5
+def _source(grid: Grid, pixel: Tensor, cells: Any, length: Any) -> Tensor:
+    """Return where pixels lie on `cells` scores of an axis of a (padded) image of `length`, float64; see `Grid`."""
+    if grid.align_corners:
+        place = pixel.double() * (_number(cells - 1) / (_number(length) - 1).clamp(min=1))
+    else:
+        stride = _number(length) / _number(cells) if grid.stride is None else grid.stride
+        place = (pixel.double() + (0.5 + grid.offset)) / stride - 0.5
+    return place.clamp(min=0).minimum(_number(cells - 1)) if grid.border == "edge" else place
 
 
-def _sampling_matrix(grid: Grid, length: int, cells: int, like: Tensor) -> Tensor:
-    """Return the (length, cells) matrix of bilinear sampling."""
-    low, high, weights = axis_taps(grid, length, cells, like.device)
-    cell = torch.arange(cells)
-    return ((cell == low[:, None]) * weights[0, :, None] + (cell == high[:, None]) * weights[1, :, None]).to(like)
+def _sample_at(scores: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """Sample scores (B, K, h, w) bilinearly at places of each axis; beyond the scores there are zeros.
+
+    As two matrix products: one tensor of the image's size is made, where picking and weighting makes four.
+    """
+    down, across = (
+        # What is a cell away or more has no share.
+        (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0).to(scores)
+        for place, cells in zip(places, scores.shape[2:], strict=True)
+    )
+    return down @ scores @ across.T

@@ -8,6 +8,7 @@ that has no question in it: the same parameters, the same numbers (compared by t
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -96,6 +97,39 @@ def pick(tensor: Tensor, axis: int, start: int, length: Any, *, inside: bool = F
     return tensor.index_select(axis, place.clamp(max=last)) * (place <= last).to(tensor.dtype).view(shape)
 
 
+def to_windows(x: Tensor, counts: tuple[Any, Any], window: tuple[int, int]) -> Tensor:
+    """Cut a map (B, H, W, C) of whole windows into these: (B · windows, cells, C)."""
+    (down, across), (high, wide), width = counts, window, x.shape[3]
+    x = x.view(-1, down, high, across, wide, width).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, high * wide, width)
+
+
+def from_windows(windows: Tensor, counts: tuple[Any, Any], window: tuple[int, int]) -> Tensor:
+    """Put what `to_windows` cut together again."""
+    (down, across), (high, wide), width = counts, window, windows.shape[2]
+    x = windows.view(-1, down, across, high, wide, width).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, down * high, across * wide, width)
+
+
+def window_mask(shifts: Sequence[int | Tensor], counts: tuple[Any, Any], window: tuple[int, int]) -> Tensor:
+    """Return what keeps apart, within each window, cells that the shift brought together: 0 or −100.
+
+    Args:
+        shifts: Of rows and columns. Where one is 0, no window has cells of two regions.
+        counts: Windows along each axis.
+        window: (rows, columns) of a window.
+
+    Returns:
+        (windows, cells, cells), float32.
+    """
+    regions = []
+    for count, side, shift in zip(counts, window, shifts, strict=True):
+        cell = torch.arange(count * side)
+        regions.append((cell >= count * side - side).long() + (cell >= count * side - shift).long())
+    region = to_windows((3 * regions[0][:, None] + regions[1])[None, :, :, None], counts, window)[:, :, 0]
+    return torch.where(region[:, None] == region[:, :, None], 0.0, -100.0)
+
+
 class _OpenWindows:
     """The shifted windows of Swin (Liu et al. 2021, section 3.2; v2: Liu et al. 2022) on maps of any size."""
 
@@ -112,30 +146,15 @@ class _OpenWindows:
         Returns:
             (B, H, W, C).
         """
-        batch, rows, columns, width = x.shape
+        rows, columns = x.shape[1], x.shape[2]
         (high, wide), shift = self.window_size, self.shift_size
-        down, across = (rows + high - 1) // high, (columns + wide - 1) // wide
+        counts = ((rows + high - 1) // high, (columns + wide - 1) // wide)
         shifted = torch.roll(x, (-shift[0], -shift[1]), (1, 2)) if any(shift) else x
-        padded = pick(pick(shifted, 1, 0, down * high), 2, 0, across * wide)
-        windows = padded.view(batch, down, high, across, wide, width).permute(0, 1, 3, 2, 4, 5)
-        windows = windows.reshape(batch * down * across, high * wide, width)
-        mixed = self.attn(windows, mask=self._mask(down, across, x.dtype) if any(shift) else None)
-        mixed = mixed.view(batch, down, across, high, wide, width).permute(0, 1, 3, 2, 4, 5)
-        mixed = mixed.reshape(batch, down * high, across * wide, width)
+        padded = pick(pick(shifted, 1, 0, counts[0] * high), 2, 0, counts[1] * wide)
+        mask = window_mask(shift, counts, (high, wide)).to(x.dtype) if any(shift) else None
+        mixed = from_windows(self.attn(to_windows(padded, counts, (high, wide)), mask=mask), counts, (high, wide))
         mixed = pick(pick(mixed, 1, 0, rows, inside=True), 2, 0, columns, inside=True)
         return torch.roll(mixed, shift, (1, 2)) if any(shift) else mixed
-
-    def _mask(self, down: int, across: int, dtype: torch.dtype) -> Tensor:
-        """Return what keeps apart, within a window, cells that the shift brought together: 0 or −100."""
-        regions = []
-        for count, window, shift in zip((down, across), self.window_size, self.shift_size, strict=True):
-            cell = torch.arange(count * window)
-            region = (cell >= count * window - window).long() + (cell >= count * window - shift).long()
-            regions.append(region if shift else torch.zeros_like(cell))
-        (high, wide) = self.window_size
-        region = (3 * regions[0][:, None] + regions[1]).view(down, high, across, wide)
-        region = region.permute(0, 2, 1, 3).reshape(down * across, high * wide)
-        return torch.where(region[:, None] == region[:, :, None], 0.0, -100.0).to(dtype)
 
 
 class _OpenSwinBlock(_OpenWindows, swin_transformer.SwinTransformerBlock):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torchvision.models.swin_transformer import shifted_window_attention
 
-from fcnzoo.inference.exporters.open_sizes import pick
+from fcnzoo.inference.exporters.open_sizes import from_windows, pick, to_windows, window_mask
 
 
 def open_windows(network: nn.Module) -> None:
@@ -61,14 +61,13 @@ def attend(
         (B, H, W, C).
     """
     batch, rows, columns, width = input.shape
-    high, wide = window_size
-    down, across = (rows + high - 1) // high, (columns + wide - 1) // wide
-    shifts = [_shift(count, step) for count, step in zip((down, across), shift_size, strict=True)]
+    window = high, wide = window_size[0], window_size[1]
+    counts = down, across = (rows + high - 1) // high, (columns + wide - 1) // wide
+    shifts = [_shift(count, step) for count, step in zip(counts, shift_size, strict=True)]
     x = pick(pick(input, 1, 0, down * high), 2, 0, across * wide)
     if any(shift_size):
         x = _roll(_roll(x, 1, shifts[0]), 2, shifts[1])
-    tokens = x.view(batch, down, high, across, wide, width).permute(0, 1, 3, 2, 4, 5)
-    tokens = tokens.reshape(batch * down * across, high * wide, width)
+    tokens = to_windows(x, counts, window)
     if logit_scale is not None and qkv_bias is not None:
         keys = torch.zeros_like(qkv_bias[:width])
         qkv_bias = torch.cat([qkv_bias[:width], keys, qkv_bias[2 * width :]])
@@ -81,13 +80,11 @@ def attend(
         scores = scores * logit_scale.clamp(max=math.log(100.0)).exp()
     scores = scores + relative_position_bias
     if any(shift_size):
-        mask = _mask(shifts, (down, across), (high, wide)).to(scores.dtype)
+        mask = window_mask(shifts, counts, window).to(scores.dtype)
         scores = scores.view(batch, down * across, num_heads, high * wide, high * wide) + mask[None, :, None]
         scores = scores.view(batch * down * across, num_heads, high * wide, high * wide)
     mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch * down * across, high * wide, width)
-    mixed = F.linear(mixed, proj_weight, proj_bias)
-    mixed = mixed.view(batch, down, across, high, wide, width).permute(0, 1, 3, 2, 4, 5)
-    mixed = mixed.reshape(batch, down * high, across * wide, width)
+    mixed = from_windows(F.linear(mixed, proj_weight, proj_bias), counts, window)
     if any(shift_size):
         mixed = _roll(_roll(mixed, 1, -shifts[0]), 2, -shifts[1])
     return pick(pick(mixed, 1, 0, rows, inside=True), 2, 0, columns, inside=True)
@@ -104,14 +101,3 @@ def _roll(x: Tensor, axis: int, step: Tensor) -> Tensor:
     place = torch.arange(length) + step
     place = torch.where(place >= length, place - length, place)
     return x.index_select(axis, torch.where(place < 0, place + length, place))
-
-
-def _mask(shifts: list[Tensor], counts: tuple[Any, Any], window: tuple[int, int]) -> Tensor:
-    """Return what keeps apart, within each window, cells that the shift brought together: 0 or −100."""
-    regions = []
-    for count, side, step in zip(counts, window, shifts, strict=True):
-        cell = torch.arange(count * side)
-        regions.append((cell >= count * side - side).long() + (cell >= count * side - step).long())
-    region = (3 * regions[0][:, None] + regions[1]).view(counts[0], window[0], counts[1], window[1])
-    region = region.permute(0, 2, 1, 3).reshape(counts[0] * counts[1], window[0] * window[1])
-    return torch.where(region[:, None] == region[:, :, None], 0.0, -100.0)

@@ -57,7 +57,7 @@ def onnx_labels(file: Path, images: np.ndarray) -> np.ndarray:
 def resnet() -> FCN:
     """A small network with names of its own."""
     torch.manual_seed(0)
-    return make("fcn8s", RESNET, labels=["sky", "road", "Baum", "楼"])
+    return make("fcn8s", RESNET, label_set=["sky", "road", "Baum", "楼"])
 
 
 @pytest.fixture(scope="module")
