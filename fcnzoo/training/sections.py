@@ -25,8 +25,7 @@ _HeadFields = make_dataclass("_HeadFields", _head_fields(), bases=(Record,), fro
 class HeadSection(_HeadFields):
     """Fields of the head's config to change; `None` keeps what the model's name says.
 
-    The fields are those of `SkipHeadConfig` and `DilatedHeadConfig`; giving one that the model's
-    head does not have is an error.
+    Those of `SkipHeadConfig` and `DilatedHeadConfig`; giving one that the model's head does not have is an error.
     """
 
     def changes(self) -> dict[str, object]:
