@@ -1,15 +1,15 @@
-"""Every head on every installed backbone, at sizes nobody chose for them: the matrix behind `list_backbones(head=…)`.
+"""Heads on every installed backbone, at sizes nobody chose for them: the matrix behind `list_backbones(head=…)`.
 
     python -m benchmarks.coverage [--only PATTERN] [--jobs 2] [--fresh]      # all names, meta device: half an hour
     python -m benchmarks.coverage --real                                     # then: real forwards of a sample
 
-The first builds each network twice (as it is, and at output stride 8), puts the four heads on it and runs them on
-the meta device at 250×333 and 224×224. The second runs the smallest member of every timm module and torchvision
-family in earnest, and checks numbers: finite, the gradient reaches the first layer, a batch of 2 is two batches
-of 1, the bottom-right corner counts, 1 and 4 channels.
+The first builds each network twice (as it is, and at output stride 8), puts four heads on it (the others ask for no
+more: `AS_BUILDABLE`) and runs them on the meta device at 250×333 and 224×224. The second runs the smallest member of
+every timm module and torchvision family in earnest, and checks numbers: finite, the gradient reaches the first layer, a
+batch of 2 is two batches of 1, the bottom-right corner counts, 1 and 4 channels.
 
 Rows are kept as they come (`benchmarks/coverage.jsonl`, not in the repository): a run that was stopped goes on. At
-the end `docs/coverage.json` (for the docs' table) and `fcnzoo/heads.json` (for the registry) are written from them.
+the end `docs/coverage.json` (for the docs' table) and `fcnzoo/zoo/heads.json` (for the registry) are written from them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ from fcnzoo.backbones import Backbone, build_backbone
 from fcnzoo.config import BackboneConfig, FCNConfig
 from fcnzoo.model.fcn import FCN
 from fcnzoo.model.heads import DilatedHead, SkipHead, build_head
-from fcnzoo.zoo.registry import HEADS, head_config
+from fcnzoo.zoo.catalog import AS_BUILDABLE
+from fcnzoo.zoo.registry import HEADS, OUTPUT_STRIDES, head_config
 
 ROWS = Path(__file__).parent / "coverage.jsonl"
 TABLE = Path(__file__).parents[1] / "docs" / "coverage.json"
-HEADS_TABLE = Path(fcnzoo.__file__).parent / "heads.json"
+HEADS_TABLE = Path(fcnzoo.__file__).parent / "zoo" / "heads.json"
 SIZES = ((250, 333), (224, 224))
 CLASSES = 3
+TRIED = tuple(head for head in HEADS if head not in AS_BUILDABLE)
 LARGEST_REAL = 700e6
 """Parameters of the largest network that `--real` runs: 2.8 GB of weights, and as much of gradients."""
 
@@ -121,7 +123,7 @@ def try_heads(name: str, limit: int) -> dict[str, Any]:
     start = time.perf_counter()
     row: dict[str, Any] = {"name": name, "family": family(name), "license": license_of(name), "heads": {}}
     for output_stride in (None, 8):
-        heads = [head for head in HEADS if (head == "fcn") == (output_stride is not None)]
+        heads = [head for head in TRIED if OUTPUT_STRIDES.get(head) == output_stride]
         if name.startswith("paper/") and output_stride is not None:
             continue
         try:
@@ -281,7 +283,7 @@ def write_tables(rows: dict[str, dict[str, Any]]) -> None:
     TABLE.write_text(json.dumps(table, indent=None, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8")
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[" ".join(head for head in HEADS if rows[name]["heads"].get(head) == "ok")].append(name)
+        groups[" ".join(head for head in TRIED if rows[name]["heads"].get(head) == "ok")].append(name)
     heads = {"versions": versions, "heads": dict(sorted(groups.items()))}
     HEADS_TABLE.write_text(json.dumps(heads, indent=1) + "\n", encoding="utf-8")
 
@@ -293,7 +295,7 @@ def print_counts(rows: dict[str, dict[str, Any]]) -> None:
         if not mine:
             continue
         print(f"{source}: {len(mine)} networks")
-        for head in HEADS:
+        for head in TRIED:
             print(f"  {head:7} {sum(row['heads'].get(head) == 'ok' for row in mine)}")
         for what, count in Counter(row.get("dilation", "failed") for row in mine).most_common():
             print(f"  output stride 8, {what}: {count}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fcnzoo
+from fcnzoo.zoo.catalog import AS_BUILDABLE
 from fcnzoo.zoo.registry import HEADS
 
 COVERAGE = Path(__file__).parent / "coverage.json"
@@ -48,12 +49,16 @@ def _summary() -> str:
     """How many networks run under each head, and how they reach output stride 8."""
     coverage = json.loads(COVERAGE.read_text(encoding="utf-8"))
     sizes = " and ".join("×".join(map(str, size)) for size in coverage["sizes"])
-    head = " | ".join(HEADS)
-    rows = [f"| | networks | {head} | truly dilated | emulated |", "|---|---|" + "---|" * (len(HEADS) + 2)]
+    tried = [head for head in HEADS if head not in AS_BUILDABLE]
+    columns = (", ".join([head, *(same for same in AS_BUILDABLE if AS_BUILDABLE[same] == head)]) for head in tried)
+    rows = [
+        f"| | networks | {' | '.join(columns)} | truly dilated | emulated |",
+        "|---|---|" + "---|" * (len(tried) + 2),
+    ]
     for source in ("timm", "torchvision"):
         mine = [row for row in coverage["rows"] if row["name"].startswith(f"{source}/")]
         kinds = Counter(row.get("dilation") for row in mine)
-        works = " | ".join(str(sum(row["heads"].get(name) == "ok" for row in mine)) for name in HEADS)
+        works = " | ".join(str(sum(row["heads"].get(name) == "ok" for row in mine)) for name in tried)
         dilated = kinds["native"] + kinds["dilated"] + kinds["none"]
         version = coverage["versions"][source]
         rows.append(f"| {source} {version} | {len(mine)} | {works} | {dilated} | {kinds['emulated']} |")

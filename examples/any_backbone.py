@@ -4,8 +4,8 @@
     python examples/any_backbone.py --heads fcn8s fcn --backbones timm/swin_s3_tiny_224 torchvision/mnasnet0_5
 
 `fcnzoo.list_backbones()` lists all of timm and torchvision. A head scores features at low resolution (fcn32s, fcn16s
-and fcn8s fuse several of them, fcn has one, from a dilated network); logits or labels of the image's size are made from
-these scores. Weights are random here: `pretrained_backbone=True` would load ImageNet's.
+and fcn8s fuse several of them; fcn, deeplabv3 and lraspp see the last of a dilated network); logits or labels of the
+image's size are made from these scores. Weights are random here: `pretrained_backbone=True` would load ImageNet's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 import fcnzoo
 
-HEADS = ("fcn32s", "fcn16s", "fcn8s", "fcn")
+HEADS = ("fcn32s", "fcn16s", "fcn8s", "fcn", "deeplabv3", "lraspp")
 BACKBONES = ("timm/resnet18", "timm/vit_tiny_patch16_224", "torchvision/shufflenet_v2_x0_5")
 
 
@@ -41,7 +41,8 @@ def show_taps(model: fcnzoo.FCN) -> None:
     if model.config.head.kind == "skip":
         uses = [f"level {level}" for level in model.head.levels]
     else:
-        uses = [f"the head (output stride 8: {model.backbone.dilation})"]
+        stride = model.config.backbone.output_stride
+        uses = [f"the head (output stride {stride}: {model.backbone.dilation})"] * len(model.head.taps)
     for use, tap in zip(uses, model.head.taps, strict=True):
         feature = model.backbone.features[tap]
         print(f"  {use}: {feature.tap}, {feature.channels} channels at 1/{feature.reduction}")

@@ -88,7 +88,7 @@ def _roles(model: FCN) -> dict[int, list[str]]:
     from fcnzoo.model.heads import SkipHead
 
     head, roles = model.head, {}
-    names = [f"level {level}" for level in head.levels] if isinstance(head, SkipHead) else ["head"]
+    names = [f"level {level}" for level in head.levels] if isinstance(head, SkipHead) else ["head"] * len(head.taps)
     for tap, name in zip(head.taps, names, strict=True):
         roles.setdefault(tap, []).append(name)
     if model.aux_head is not None:

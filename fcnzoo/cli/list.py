@@ -15,7 +15,10 @@ def list_models(
         typer.Argument(help="Part of the name, or a shell pattern such as 'fcn8s_*'.", show_default=False),
     ] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="Only this head: fcn32s, fcn16s, fcn8s or fcn.", show_default=False)
+        str | None,
+        typer.Option(
+            "--head", help="Only this head: fcn32s, fcn16s, fcn8s, fcn, deeplabv3 or lraspp.", show_default=False
+        ),
     ] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only trained weights, each as name.tag.")] = False,
     dataset: Annotated[

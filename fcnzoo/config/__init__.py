@@ -1,7 +1,7 @@
 """What networks and weights are: frozen records that go to JSON and back. Nothing here imports torch."""
 
 from fcnzoo.config.grid import Border, Grid, Padding
-from fcnzoo.config.heads import DilatedHeadConfig, SkipHeadConfig
+from fcnzoo.config.heads import ContextHeadConfig, DilatedHeadConfig, HeadConfig, LRASPPHeadConfig, SkipHeadConfig
 from fcnzoo.config.network import (
     CAFFE,
     FORMAT,
@@ -20,9 +20,12 @@ __all__ = [
     "IMAGENET_255",
     "BackboneConfig",
     "Border",
+    "ContextHeadConfig",
     "DilatedHeadConfig",
     "FCNConfig",
     "Grid",
+    "HeadConfig",
+    "LRASPPHeadConfig",
     "LossConfig",
     "Metric",
     "ModelSpec",

@@ -13,6 +13,9 @@ MAX_CHANNELS = 2**16
 MAX_CONVS = 64
 """Most convolutions of a head; files are read that say a billion."""
 
+MAX_RATE = 2**10
+"""Largest dilation of a head's convolution: a map is padded by as many cells on every side."""
+
 
 @dataclass(frozen=True)
 class SkipHeadConfig(Record):
@@ -90,3 +93,64 @@ class DilatedHeadConfig(Record):
             self.refuse("num_convs", f"must be at least 1, at most {MAX_CONVS}")
         if not 0 <= self.dropout < 1:
             self.refuse("dropout", "must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ContextHeadConfig(Record):
+    """Global context for the last feature: image-level pooling, a 1×1 convolution, atrous ones, and a projection.
+
+    Image-level pooling is ParseNet's (Liu, Rabinovich & Berg 2015, "ParseNet: Looking wider to see better", section
+    3.1), the whole is the head of DeepLabV3 (Chen et al. 2017, "Rethinking atrous convolution for semantic image
+    segmentation", section 3.3). The defaults are torchvision's `DeepLabHead`.
+
+    Attributes:
+        hidden_channels: Width of every layer; 256 in DeepLabV3.
+        rates: Dilations of the 3×3 convolutions beside the 1×1 one and the pooling (atrous spatial pyramid pooling):
+            (12, 24, 36) at output stride 8, half of it at 16, in DeepLabV3. Empty: none, as in its networks for phones.
+        num_convs: How many 3×3 convolutions stand between the projection and the score layer (torchvision 1,
+            DeepLab's own networks 0).
+        dropout: Probability of dropping an element of the projection.
+        align_corners: Scores are resized as by `F.interpolate(align_corners=True)` (DeepLab's own networks).
+    """
+
+    kind: Literal["context"] = "context"
+    hidden_channels: int = 256
+    rates: tuple[int, ...] = (12, 24, 36)
+    num_convs: int = 1
+    dropout: float = 0.5
+    align_corners: bool = False
+
+    def check(self) -> None:
+        """See `Record.check`."""
+        if not 1 <= self.hidden_channels <= MAX_CHANNELS:
+            self.refuse("hidden_channels", f"must be at least 1, at most {MAX_CHANNELS}")
+        if len(self.rates) > MAX_CONVS or not all(1 <= rate <= MAX_RATE for rate in self.rates):
+            self.refuse("rates", f"must be at most {MAX_CONVS} numbers in 1…{MAX_RATE}")
+        if not 0 <= self.num_convs <= MAX_CONVS:
+            self.refuse("num_convs", f"must be 0 or more, at most {MAX_CONVS}")
+        if not 0 <= self.dropout < 1:
+            self.refuse("dropout", "must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class LRASPPHeadConfig(Record):
+    """Lite reduced ASPP: the last feature gated by its global context, its scores added to those of a finer one.
+
+    Source: Howard et al. 2019, "Searching for MobileNetV3", section 6.4 and figure 10;
+    `torchvision/models/segmentation/lraspp.py`.
+
+    Attributes:
+        hidden_channels: Width of the gated features (128 in both).
+    """
+
+    kind: Literal["lraspp"] = "lraspp"
+    hidden_channels: int = 128
+
+    def check(self) -> None:
+        """See `Record.check`."""
+        if not 1 <= self.hidden_channels <= MAX_CHANNELS:
+            self.refuse("hidden_channels", f"must be at least 1, at most {MAX_CHANNELS}")
+
+
+HeadConfig = SkipHeadConfig | DilatedHeadConfig | ContextHeadConfig | LRASPPHeadConfig
+"""What a network's main head may be; records in files are told apart by `kind`."""

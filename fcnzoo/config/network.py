@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fcnzoo.config.heads import MAX_CHANNELS, DilatedHeadConfig, SkipHeadConfig
+from fcnzoo.config.heads import MAX_CHANNELS, DilatedHeadConfig, HeadConfig
 from fcnzoo.files.records import Record
 from fcnzoo.labels import LabelSet, LabelSetLike, as_label_set
 
@@ -74,6 +74,8 @@ class BackboneConfig(Record):
             these were made for.
         geometry: For `paper/…` only: `"paper"` pads the image by 100 and pads fc6 nowhere; `"same"`
             runs the same weights with padded convolutions, so that scores cover the image exactly.
+        taps: For `torchvision/…` only: blocks whose outputs are the features, such as `("features.4", "features.16")`;
+            `None`: the last block of each reduction.
     """
 
     name: str
@@ -82,6 +84,7 @@ class BackboneConfig(Record):
     size_multiple: int | None = None
     geometry: Literal["paper", "same"] | None = None
     image_size: tuple[int, int] | None = None
+    taps: tuple[str, ...] | None = None
 
     def check(self) -> None:
         """See `Record.check`."""
@@ -96,6 +99,8 @@ class BackboneConfig(Record):
             self.refuse("image_size", "must be (H, W) of at least 1, and goes with 'timm/…' and 'torchvision/…' only")
         if self.geometry is not None and source != "paper":
             self.refuse("geometry", "is for 'paper/…' backbones only")
+        if self.taps is not None and (source != "torchvision" or not 1 <= len(set(self.taps)) == len(self.taps)):
+            self.refuse("taps", "must be distinct names of blocks, and goes with 'torchvision/…' only")
         if self.output_stride is not None and source == "paper":
             self.refuse("output_stride", "cannot be changed for 'paper/…' backbones")
 
@@ -154,7 +159,7 @@ class FCNConfig(Record):
     """
 
     backbone: BackboneConfig
-    head: SkipHeadConfig | DilatedHeadConfig
+    head: HeadConfig
     aux_head: DilatedHeadConfig | None = None
     num_classes: int = 21
     label_set: LabelSet | None = None

@@ -46,9 +46,9 @@ class DilatedHead(nn.Module):
         self.grid = info.grid.replace(align_corners=True) if config.align_corners else info.grid
         width = config.hidden_channels or max(info.channels // 4, 1)
         self.convs = nn.Sequential(
-            *(_conv_norm_relu(info.channels if i == 0 else width, width) for i in range(config.num_convs))
+            *(conv_norm_relu(info.channels if i == 0 else width, width) for i in range(config.num_convs))
         )
-        self.mix = _conv_norm_relu(info.channels + width, width) if config.concat_input else None
+        self.mix = conv_norm_relu(info.channels + width, width) if config.concat_input else None
         self.dropout = nn.Dropout(config.dropout)
         self.score = nn.Conv2d(width, num_classes, 1)
 
@@ -60,7 +60,10 @@ class DilatedHead(nn.Module):
         return self.score(self.dropout(hidden))
 
 
-def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+def conv_norm_relu(inputs: int, outputs: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
+    """Return a convolution that keeps the size of a map, BatchNorm, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
     )

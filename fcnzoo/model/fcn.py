@@ -13,7 +13,7 @@ from fcnzoo.backbones.base import Pretrained
 from fcnzoo.config import FCNConfig, Grid, Padding, Preprocess
 from fcnzoo.labels import LabelSet, LabelSetLike
 from fcnzoo.model.evaluating import evaluating
-from fcnzoo.model.heads import DilatedHead, SkipHead, build_heads
+from fcnzoo.model.heads import DilatedHead, Head, build_heads
 from fcnzoo.model.inputs import check_image, check_target
 from fcnzoo.model.score_rows import carry_rows, score_keys
 from fcnzoo.ops import upsample, upsample_argmax, upsample_cross_entropy
@@ -52,9 +52,7 @@ class FCN(nn.Module):
             writes it. It says nothing about training since: change it then.
     """
 
-    def __init__(
-        self, config: FCNConfig, backbone: Backbone, head: SkipHead | DilatedHead, aux_head: DilatedHead | None = None
-    ) -> None:
+    def __init__(self, config: FCNConfig, backbone: Backbone, head: Head, aux_head: DilatedHead | None = None) -> None:
         super().__init__()
         self.config = config if config.preprocess else config.replace(preprocess=backbone.preprocess)
         self.backbone = backbone

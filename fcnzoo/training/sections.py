@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, make_dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
-from fcnzoo.config.heads import DilatedHeadConfig, SkipHeadConfig
+from fcnzoo.config.heads import HeadConfig
 from fcnzoo.config.spec import Layout
 from fcnzoo.files.records import Record
 
@@ -13,7 +13,7 @@ from fcnzoo.files.records import Record
 def _head_fields() -> list[tuple[str, Any, None]]:
     """Return the fields of all heads' configs, each with `None` besides what it may hold."""
     hints: dict[str, Any] = {}
-    for config in (SkipHeadConfig, DilatedHeadConfig):
+    for config in get_args(HeadConfig):
         for name, hint in get_type_hints(config).items():
             hints[name] = hints[name] | hint if name in hints else hint
     return [(name, hint | None, None) for name, hint in hints.items() if name not in ("kind", "stride")]
@@ -25,7 +25,7 @@ _HeadFields = make_dataclass("_HeadFields", _head_fields(), bases=(Record,), fro
 class HeadSection(_HeadFields):
     """Fields of the head's config to change; `None` keeps what the model's name says.
 
-    Those of `SkipHeadConfig` and `DilatedHeadConfig`; giving one that the model's head does not have is an error.
+    Those of all heads' configs; giving one that the model's head does not have is an error.
     """
 
     def changes(self) -> dict[str, object]:

@@ -19,7 +19,7 @@ from fcnzoo.labels import LabelSetLike
 from fcnzoo.model.fcn import FCN, build
 from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE, read_config
 from fcnzoo.zoo import registry
-from fcnzoo.zoo.registry import HEADS, check_backbone, head_config, list_models, split_name
+from fcnzoo.zoo.registry import HEADS, OUTPUT_STRIDES, check_backbone, head_config, list_models, split_name
 
 if TYPE_CHECKING:
     from fcnzoo.backbones.base import Pretrained
@@ -59,8 +59,10 @@ def create(
             the provider's keys. Not together with `pretrained`, which brings the backbone's.
         aux: With or without the auxiliary head; by default as the entry says (dilated heads have one).
         output_stride: Coarsest reduction of the backbone (8, 16 or 32), by dilation.
-        head: Options of the head, `{"dropout": 0.1}`: fields of [`SkipHeadConfig`][fcnzoo.config.SkipHeadConfig] or
-            [`DilatedHeadConfig`][fcnzoo.config.DilatedHeadConfig].
+        head: Options of the head, `{"dropout": 0.1}`: fields of [`SkipHeadConfig`][fcnzoo.config.SkipHeadConfig],
+            [`DilatedHeadConfig`][fcnzoo.config.DilatedHeadConfig],
+            [`ContextHeadConfig`][fcnzoo.config.ContextHeadConfig] or
+            [`LRASPPHeadConfig`][fcnzoo.config.LRASPPHeadConfig].
         geometry: For the paper's VGG-16: `"paper"` or `"same"` (no padding by 100).
         device: Where to build it; `"meta"` builds without memory or time.
         dtype: Of the parameters.
@@ -199,7 +201,7 @@ def _resolve(name: str, backbone: str | None) -> tuple[ModelSpec, str | None]:
             f"backbone={backbone!r} goes with a bare head ({', '.join(HEADS)}); {name!r} says its backbone itself"
         )
     full = check_backbone(backbone)
-    if name == "fcn" and full.startswith("paper/"):
+    if name in OUTPUT_STRIDES and full.startswith("paper/"):
         raise BackboneError(f"{full} cannot be dilated, which the head {name!r} needs; use fcn32s, fcn16s or fcn8s")
     plain = full.partition("/")[2].replace(".", "_")
     return ModelSpec(name=f"{name}_{plain}", config=head_config(name, full)), None

@@ -18,6 +18,11 @@ _TORCHVISION = re.compile(r"^@register_model\((?:name=)?(?:\"(\w+)\")?\)\n(?:@.*
 PAPER = ("paper/vgg16",)
 """Networks that are ours."""
 
+AS_BUILDABLE = {"deeplabv3": "fcn", "lraspp": "fcn"}
+"""Heads that stand wherever another does, so that `benchmarks.coverage` tries that one only. `deeplabv3` asks for the
+very features of `fcn`. `lraspp` asks for output stride 16, and whatever reaches 8 (by an option, by dilation or by
+resizing) reaches 16 the same way; any feature may be its finer one."""
+
 
 def _sources(package: str, folder: str, *, nested: bool) -> list[str]:
     """Read the source files of an installed package without running them."""
@@ -65,4 +70,8 @@ def heads_by_backbone() -> dict[str, frozenset[str]]:
     A network that the installed timm or torchvision has and the table does not is absent here.
     """
     table = json.loads((Path(__file__).parent / "heads.json").read_text(encoding="utf-8"))
-    return {name: frozenset(heads.split()) for heads, names in table["heads"].items() for name in names}
+    return {
+        name: frozenset((*heads.split(), *(head for head, other in AS_BUILDABLE.items() if other in heads.split())))
+        for heads, names in table["heads"].items()
+        for name in names
+    }

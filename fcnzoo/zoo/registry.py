@@ -10,7 +10,15 @@ import fnmatch
 from collections.abc import Iterable
 from typing import Literal
 
-from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
+from fcnzoo.config import (
+    BackboneConfig,
+    ContextHeadConfig,
+    DilatedHeadConfig,
+    FCNConfig,
+    HeadConfig,
+    LRASPPHeadConfig,
+    SkipHeadConfig,
+)
 from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import UnknownModelError
 from fcnzoo.files.records import near
@@ -30,15 +38,24 @@ __all__ = [
     "register",
 ]
 
-HeadName = Literal["fcn32s", "fcn16s", "fcn8s", "fcn"]
+HeadName = Literal["fcn32s", "fcn16s", "fcn8s", "fcn", "deeplabv3", "lraspp"]
 
-HEADS: dict[str, SkipHeadConfig | DilatedHeadConfig] = {
+HEADS: dict[str, HeadConfig] = {
     "fcn32s": SkipHeadConfig(stride=32),
     "fcn16s": SkipHeadConfig(stride=16),
     "fcn8s": SkipHeadConfig(stride=8),
     "fcn": DilatedHeadConfig(),
+    "deeplabv3": ContextHeadConfig(),
+    "lraspp": LRASPPHeadConfig(),
 }
-"""What stands before the underscore in a model's name."""
+"""What stands before the underscore in a model's name; the last three are called so by torchvision."""
+
+OUTPUT_STRIDES: dict[str, Literal[8, 16]] = {"fcn": 8, "deeplabv3": 8, "lraspp": 16}
+"""To which the backbone is dilated for heads that do not fuse its own strides: 8 as in torchvision's ResNets; 16 as
+for MobileNetV3 (Howard et al. 2019, section 6.4)."""
+
+WITH_AUX = ("fcn", "deeplabv3")
+"""Heads that have an auxiliary head beside them by default, as in torchvision."""
 
 _registered: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
 _plugins = Plugins(_registered)
@@ -257,11 +274,19 @@ def _on_the_fly(head: str, backbone: str, name: str) -> ModelSpec:
 
 def head_config(head: str, backbone: str) -> FCNConfig:
     """Return the config of a head, with its defaults, on a backbone given by its full name."""
-    dilated = head == "fcn"
     return FCNConfig(
-        backbone=BackboneConfig(backbone, output_stride=8 if dilated else None),
+        backbone=BackboneConfig(backbone, output_stride=OUTPUT_STRIDES.get(head)),
         head=HEADS[head],
-        aux_head=DilatedHeadConfig() if dilated else None,
+        aux_head=DilatedHeadConfig() if head in WITH_AUX else None,
+    )
+
+
+def head_name(head: HeadConfig) -> str:
+    """Return what a model's name says of a head, whatever its options."""
+    return next(
+        name
+        for name, config in HEADS.items()
+        if config.kind == head.kind and getattr(config, "stride", None) == getattr(head, "stride", None)
     )
 
 

@@ -126,7 +126,8 @@ def test_errors_in_json_name_the_way_to_the_field() -> None:
         FCNConfig.from_dict(data)
     data = FULL.to_dict()
     data["head"]["kind"] = "psp"
-    with pytest.raises(ValueError, match=r"FCNConfig\.head\.kind must be one of \['dilated', 'skip'\], got 'psp'"):
+    kinds = r"\['context', 'dilated', 'lraspp', 'skip'\]"
+    with pytest.raises(ValueError, match=rf"FCNConfig\.head\.kind must be one of {kinds}, got 'psp'"):
         FCNConfig.from_dict(data)
 
 

@@ -12,7 +12,7 @@ def test_heads_on_backbones(run_example: RunExample) -> None:
     """A ResNet gives each level its own stride, a ViT serves all at 16; dilated heads score at 8, emulated or not."""
     printed = run_example(
         "any_backbone.py",
-        *("--heads", "fcn8s", "fcn"),
+        *("--heads", "fcn8s", "fcn", "lraspp"),
         *("--backbones", "timm/test_resnet", "timm/test_vit", "torchvision/shufflenet_v2_x0_5"),
         *("--height", 97, "--width", 131),
     )
@@ -21,7 +21,8 @@ def test_heads_on_backbones(run_example: RunExample) -> None:
         if not line.startswith(" "):
             blocks[line.partition(":")[0]] = lines = []
         lines.append(line.strip())
-    assert len(blocks) == 6
+    assert len(blocks) == 9
+    assert [line.split()[-1] for line in blocks["lraspp on timm/test_resnet"][1:3]] == ["1/16", "1/8"]
     skip = blocks["fcn8s on timm/test_resnet"]
     assert [line.split()[-1] for line in skip[1:4]] == ["1/32", "1/16", "1/8"]
     assert skip[1].startswith("level 32: layer4, ")

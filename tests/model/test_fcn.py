@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 import fcnzoo
 from fcnzoo.backbones import Backbone, FeatureInfo
-from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, LossConfig, Preprocess, SkipHeadConfig
+from fcnzoo.config import (
+    BackboneConfig,
+    ContextHeadConfig,
+    DilatedHeadConfig,
+    FCNConfig,
+    LossConfig,
+    LRASPPHeadConfig,
+    Preprocess,
+    SkipHeadConfig,
+)
 from fcnzoo.errors import BackboneError, LabelError
 from fcnzoo.model.fcn import FCN, build, evaluating
 from fcnzoo.model.heads import build_head
@@ -44,6 +53,15 @@ HEADS: dict[str, FCNConfig] = {
         SkipHeadConfig(stride=32, init="xavier", upsampling="deconv"),
         num_classes=5,
     ),
+    "deeplabv3": FCNConfig(
+        DILATED, ContextHeadConfig(hidden_channels=8, rates=(2, 3)), DilatedHeadConfig(), num_classes=5
+    ),
+    "deeplabv3 aligned": FCNConfig(
+        DILATED.replace(size_multiple=1),
+        ContextHeadConfig(hidden_channels=8, rates=(), num_convs=0, align_corners=True),
+        num_classes=5,
+    ),
+    "lraspp": FCNConfig(TINY.replace(output_stride=16), LRASPPHeadConfig(hidden_channels=8), num_classes=5),
     "convnext": FCNConfig(BackboneConfig("timm/test_convnext"), SkipHeadConfig(init="xavier"), num_classes=5),
     "efficientnet": FCNConfig(BackboneConfig("timm/test_efficientnet"), SkipHeadConfig(init="xavier"), num_classes=5),
 }

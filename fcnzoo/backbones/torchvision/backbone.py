@@ -13,7 +13,7 @@ from fcnzoo.backbones.base import Backbone, FeatureInfo, Pretrained, resize_to_s
 from fcnzoo.backbones.dilation.rule import dilate, meta_run
 from fcnzoo.backbones.torchvision.margin import Margin, find_margin, poolings_as_modules
 from fcnzoo.backbones.torchvision.maxvit import make_any_size
-from fcnzoo.backbones.torchvision.taps import TRACING, find_taps
+from fcnzoo.backbones.torchvision.taps import TRACING, block_of, find_taps
 from fcnzoo.backbones.torchvision.vit import VisionTransformerMaps
 from fcnzoo.backbones.torchvision.weights import (
     adapt_first_convolution,
@@ -33,8 +33,9 @@ MULTIPLE = 32
 class TorchvisionBackbone(Backbone):
     """A torchvision classifier, cut at the ends of its stages, or at three depths where it has none.
 
-    Output strides are reached by torchvision's own `replace_stride_with_dilation` where the network honours it
-    (not all that accept it do), else by the rule of `fcnzoo.backbones.dilation.rule`, else by resizing features.
+    Output strides are reached by torchvision's own option (`replace_stride_with_dilation`, MobileNetV3's `dilated`)
+    where the network honors it (not all that accept it do), else by the rule of `fcnzoo.backbones.dilation.rule`, else
+    by resizing features.
 
     Args:
         config: `name` is `"torchvision/<architecture>[.<weights>]"`, weights as in
@@ -43,7 +44,7 @@ class TorchvisionBackbone(Backbone):
 
     Raises:
         UnknownModelError: torchvision has no such network or weights.
-        BackboneError: An image size was given; none of these networks needs one.
+        BackboneError: An image size was given, which none of these networks needs; or `taps` names no block.
         WeightsError: The weights cannot be had or do not fit.
     """
 
@@ -55,7 +56,7 @@ class TorchvisionBackbone(Backbone):
             raise BackboneError(
                 f"{config.name} takes images of any size, not image_size={config.image_size}; leave it out"
             )
-        taps, native = _look(architecture, config.output_stride)
+        taps, native = _look(architecture, config.output_stride, config.taps)
         stride = config.output_stride if native else None
         classifier = build_classifier(architecture, entry, pretrained=pretrained is True, output_stride=stride)
         if not isinstance(pretrained, bool):
@@ -127,12 +128,19 @@ class TorchvisionBackbone(Backbone):
 
 
 @functools.cache
-def _look(architecture: str, output_stride: int | None) -> tuple[tuple[tuple[FeatureInfo, bool], ...], bool]:
-    """Look at a network on the meta device: its taps, and whether it honours the stride it is asked for."""
+def _look(
+    architecture: str, output_stride: int | None, blocks: tuple[str, ...] | None
+) -> tuple[tuple[tuple[FeatureInfo, bool], ...], bool]:
+    """Look at a network on the meta device: its taps, and whether it honors the stride it is asked for."""
     name = f"torchvision/{architecture}"
     _, entry = find_classifier(BackboneConfig(name))
     if architecture.startswith("vit_"):
+        if blocks is not None:
+            raise BackboneError(f"{name} gives maps of three evenly spaced blocks; leave taps={list(blocks)} out")
         return (), False
+    twin = classifier_on_meta(architecture, entry)
+    make_any_size(twin)
+    taps = find_taps(twin, name, blocks)
     if output_stride in (8, 16):
         try:
             dilated = classifier_on_meta(architecture, entry, output_stride)
@@ -140,9 +148,8 @@ def _look(architecture: str, output_stride: int | None) -> tuple[tuple[tuple[Fea
             pass  # It refuses.
         else:
             make_any_size(dilated)
-            taps = find_taps(dilated, name, dilated=True)
-            if max(info.reduction for info, _ in taps) <= output_stride:
-                return tuple(taps), True
-    twin = classifier_on_meta(architecture, entry)
-    make_any_size(twin)
-    return tuple(find_taps(twin, name)), False
+            # Under dilation stages share a reduction: they are known by where they ended without.
+            native = find_taps(dilated, name, [block_of(info.tap) for info, _ in taps])
+            if max(info.reduction for info, _ in native) <= output_stride < max(info.reduction for info, _ in taps):
+                return native, True
+    return taps, False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,19 +50,21 @@ class _ShapeProbe(fx.Interpreter):
         return result
 
 
-def find_taps(classifier: nn.Module, name: str, *, dilated: bool = False) -> list[tuple[FeatureInfo, bool]]:
+def find_taps(
+    classifier: nn.Module, name: str, blocks: Sequence[str] | None = None
+) -> tuple[tuple[FeatureInfo, bool], ...]:
     """Find where a classifier's stages end.
 
     Args:
         classifier: On the meta device, in eval mode, for images of 3 channels.
         name: What to call it in errors.
-        dilated: Whether stages share a reduction: each is then a feature of its own.
+        blocks: The blocks that end stages, where that is known; see `block_of`.
 
     Returns:
-        One (feature, whether its tensor is NHWC) per reduction from 2 up, finest first.
+        One (feature, whether its tensor is NHWC) per block, or else per reduction from 2 up, finest first.
 
     Raises:
-        BackboneError: The network gives no feature maps at the probe's size.
+        BackboneError: The network gives no feature maps at the probe's size, or has no such block.
     """
     tracer = NodePathTracer(**TRACING)
     graph = fx.GraphModule(classifier, tracer.trace(classifier))
@@ -70,28 +73,32 @@ def find_taps(classifier: nn.Module, name: str, *, dilated: bool = False) -> lis
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(f"{name} does not run at {PROBE[0]}×{PROBE[1]}: {reason}") from error
-    stages: dict[tuple[int, int], tuple[FeatureInfo, bool]] = {}
-    for node in _ends_of_blocks(graph, tracer.node_to_qualname):
+    stages: dict[object, tuple[FeatureInfo, bool]] = {}
+    known: list[str] = []
+    for block, node in _ends_of_blocks(graph, tracer.node_to_qualname).items():
         inside = not tracer.node_to_qualname[node].startswith(HEADS)
         found = _reduction(shapes[node]) if node in shapes and inside else None
         if found and found[0] >= 2:
             reduction, nhwc = found
-            channels = shapes[node][-1 if nhwc else 1]
-            info = FeatureInfo(reduction, channels, tracer.node_to_qualname[node])
-            stages[reduction, _stage(info.tap) if dilated else 0] = (info, nhwc)
-    if not stages:
+            known.append(block)
+            if blocks is None or block in blocks:
+                info = FeatureInfo(reduction, shapes[node][-1 if nhwc else 1], tracer.node_to_qualname[node])
+                stages[reduction if blocks is None else block] = (info, nhwc)
+    if not known:
         raise BackboneError(f"{name} gives no feature maps that all its data passes through")
-    return list(stages.values())
+    if blocks is not None and len(stages) < len(blocks):
+        missing = ", ".join(block for block in blocks if block not in stages)
+        raise BackboneError(f"{name} has no block {missing} that gives a feature map; it has {', '.join(known)}")
+    return tuple(stages.values())
 
 
-def _stage(tap: str) -> int:
-    """Number of a ResNet's stage: under dilation, stages share a reduction."""
-    name = tap.split(".")[0]
-    return int(name[5:]) if name.startswith("layer") and name[5:].isdigit() else 0
+def block_of(name: str) -> str:
+    """Return the block in which a node of the graph stands: the first two parts of its path."""
+    return ".".join(name.split(".")[:2])
 
 
-def _ends_of_blocks(graph: fx.GraphModule, names: dict[fx.Node, str]) -> list[fx.Node]:
-    """Return the last cut of every block, in order; a block is named by the first two parts of its path."""
+def _ends_of_blocks(graph: fx.GraphModule, names: dict[fx.Node, str]) -> dict[str, fx.Node]:
+    """Return the last cut of every block, in order."""
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     reach = 0
     data: set[fx.Node] = set()
@@ -100,9 +107,9 @@ def _ends_of_blocks(graph: fx.GraphModule, names: dict[fx.Node, str]) -> list[fx
         if node.op == "placeholder" or any(source in data for source in node.all_input_nodes):
             data.add(node)
             if reach <= index and node.op not in ("placeholder", "output"):
-                last[".".join(names[node].split(".")[:2])] = node
+                last[block_of(names[node])] = node
             reach = max(reach, *(order[user] for user in node.users)) if node.users else reach
-    return list(last.values())
+    return last
 
 
 SMALLER, LARGER = 1.4, 1.05

@@ -49,14 +49,16 @@ def build_classifier(architecture: str, entry: Any, *, pretrained: bool, output_
         architecture: Its name.
         entry: The weights entry; vision transformers get the table of positions that it was trained with.
         pretrained: Whether to load it.
-        output_stride: For `replace_stride_with_dilation`, which some networks refuse and some ignore.
+        output_stride: For the provider's own option, which some networks refuse and some ignore.
 
     Raises:
         TypeError, NotImplementedError, ValueError: It refuses the stride.
         WeightsError: The weights cannot be had.
     """
     options: dict[str, Any] = {"weights": entry if pretrained else None}
-    if output_stride in (8, 16):
+    if architecture.startswith("mobilenet_v3_"):
+        options["dilated"] = output_stride == 16  # its last stage only (`mobilenetv3.py`, `_mobilenet_v3_conf`)
+    elif output_stride in (8, 16):
         options["replace_stride_with_dilation"] = [False, output_stride == 8, True]
     if not pretrained and architecture in ("googlenet", "inception_v3"):
         # Said outright, since leaving it to the default makes these two warn.

@@ -126,6 +126,44 @@ def test_dilated_resnet_is_torchvisions_own() -> None:
         assert torch.equal(ours(image)[-1], theirs(image)["out"])
 
 
+def test_mobilenet_v3_at_16_is_torchvisions_own() -> None:
+    """At output stride 16, and with their taps, features equal those of torchvision's Lite R-ASPP, to the bit."""
+    theirs = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).backbone
+    config = BackboneConfig("torchvision/mobilenet_v3_large", output_stride=16, taps=("features.4", "features.16"))
+    ours = build_backbone(config).eval()
+    assert [(info.reduction, info.channels) for info in ours.features] == [(8, 40), (16, 960)]
+    assert ours.dilation == "native"
+    ours.network.features.load_state_dict(theirs.state_dict())  # pyright: ignore
+    image = torch.randn(1, 3, 65, 96)
+    with torch.inference_mode():
+        low, high = theirs.eval()(image).values()
+        assert all(torch.equal(a, b) for a, b in zip(ours(image), (low, high), strict=True))
+
+
+def test_stages_keep_their_ends_under_dilation() -> None:
+    """Dilated by torchvision's own option, MobileNetV3 has the same features, the last two at one stride."""
+    plain, dilated = (on_meta("mobilenet_v3_large", output_stride=stride).features for stride in (None, 16))
+    assert [info.tap for info in plain] == [info.tap for info in dilated]
+    assert [info.reduction for info in dilated] == [2, 4, 8, 16, 16]
+
+
+@pytest.mark.parametrize("taps", [("features.4", "nothing.1"), ("classifier.0",)])
+def test_unknown_taps_are_named(taps: tuple[str, ...]) -> None:
+    """A block that there is not, or that gives no map, is an error that lists those there are."""
+    with pytest.raises(BackboneError, match=rf"no block {taps[-1]} .* it has features\.0, .*features\.16"):
+        build_backbone(BackboneConfig("torchvision/mobilenet_v3_large", taps=taps))
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [("timm/resnet18", ("layer1",)), ("torchvision/resnet18", ()), ("torchvision/resnet18", ("layer1.1", "layer1.1"))],
+)
+def test_impossible_taps_are_refused(name: str, taps: tuple[str, ...]) -> None:
+    """Taps are for torchvision's networks, and each is named once."""
+    with pytest.raises(ValueError, match=r"BackboneConfig\.taps"):
+        BackboneConfig(name, taps=taps)
+
+
 HOW = {
     "resnext50_32x4d": "native",
     "resnet18": "dilated",  # refuses the option
