@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fcnzoo
-from fcnzoo.config import DilatedHeadConfig, FCNConfig
+from fcnzoo.config import FCNConfig, SkipHeadConfig
 from fcnzoo.config.spec import ModelSpec
 from fcnzoo.zoo.entries import DEFAULT_MODEL, ENTRIES
 from fcnzoo.zoo.registry import HEADS
@@ -41,7 +41,7 @@ def test_entries_say_what_they_are(spec: ModelSpec) -> None:
     head, _, backbone = spec.name.partition("_")
     assert head in HEADS
     assert type(HEADS[head]) is type(spec.config.head)
-    if not isinstance(spec.config.head, DilatedHeadConfig):
+    if isinstance(spec.config.head, SkipHeadConfig):
         assert spec.config.head.stride == HEADS[head].stride  # pyright: ignore
     assert spec.config.backbone.architecture.partition(".")[0] == backbone
     assert spec.description

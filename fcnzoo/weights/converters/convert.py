@@ -15,7 +15,7 @@ from typing import get_args
 
 import torch
 
-from fcnzoo.config import FCNConfig, SkipHeadConfig
+from fcnzoo.config import FCNConfig
 from fcnzoo.config.spec import Converter
 from fcnzoo.errors import BackboneError, ConversionError
 from fcnzoo.files.digests import hash_file
@@ -28,7 +28,7 @@ from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, listed, use
 from fcnzoo.weights.converters.receipt import RULES_VERSION, receipt
 from fcnzoo.weights.converters.torch_file import read_torch
 from fcnzoo.weights.converters.torchvision import plan_torchvision
-from fcnzoo.zoo.registry import get_spec
+from fcnzoo.zoo.registry import get_spec, head_name
 
 __all__ = ["RULES_VERSION", "SOURCES", "Rename", "convert", "read_caffemodel"]
 
@@ -69,9 +69,9 @@ def convert(
 ) -> FCN:
     """Convert a checkpoint of somebody else's code.
 
-    torchvision: fcn_resnet50/101 with or without aux head. torchfcn, Caffe: FCN-32s, 16s, 8s on VGG-16, and
-    FCN-8s at once (`…-atonce`: the scales of pool3 and pool4 are folded into the score layers; torchfcn's files
-    of both have the same keys, so that only you can know which it is). mmseg: FCN on ResNet-50/101 (v1c or
+    torchvision: its FCN, DeepLabV3 and Lite R-ASPP, with or without aux head. torchfcn, Caffe: FCN-32s, 16s, 8s on
+    VGG-16, and FCN-8s at once (`…-atonce`: the scales of pool3 and pool4 are folded into the score layers; torchfcn's
+    files of both have the same keys, so that only you can know which it is). mmseg: FCN on ResNet-50/101 (v1c or
     plain) D8. `.caffemodel` files are read without Caffe, PyTorch files without running code in them.
 
     The preprocessing that the weights were trained on comes with them (BGR less the mean for torchfcn and
@@ -163,8 +163,7 @@ def _check_wishes(plan: Plan, path: Path, model: str | None, num_classes: int | 
 
 def _outline(config: FCNConfig) -> str:
     """Say head and architecture, which is what a model's name says; weight tags and classes aside."""
-    head = f"fcn{config.head.stride}s" if isinstance(config.head, SkipHeadConfig) else "fcn"
-    return f"{head} on {config.backbone.name.partition('.')[0]}"
+    return f"{head_name(config.head)} on {config.backbone.name.partition('.')[0]}"
 
 
 def _load(plan: Plan, file: str) -> FCN:

@@ -15,7 +15,7 @@ from fcnzoo.weights.converters.mmseg import STEM, _head_rules
 from fcnzoo.weights.converters.paper import DECONVOLUTIONS
 from fcnzoo.weights.converters.paper import RULES as PAPER
 from fcnzoo.weights.converters.plan import Checkpoint, Rename, rename
-from fcnzoo.weights.converters.torchvision import RULES as TORCHVISION
+from fcnzoo.weights.converters.torchvision import BACKBONE_RULES, HEAD_RULES
 from fcnzoo.zoo.registry import split_name
 
 NAMES = [name for name in fcnzoo.list_models(pretrained=True) if split_name(name)[0].weights]
@@ -127,7 +127,7 @@ def test_what_is_published_is_there() -> None:
         if published is not None:
             counts[published.converter] = counts.get(published.converter, 0) + 1
     assert counts == {
-        "torchvision": 2,
+        "torchvision": 6,
         "torchfcn": 3,
         "torchfcn-atonce": 1,
         "caffe": 6,
@@ -143,7 +143,8 @@ def as_published(name: str) -> Checkpoint:
     with torch.device("meta"):
         model = fcnzoo.build(config)
     kind = weights.published.converter if weights.published else ""
-    rules = {"torchvision": TORCHVISION}.get(kind, PAPER)
+    head, _, backbone = spec.name.partition("_")
+    rules = (BACKBONE_RULES[backbone], *HEAD_RULES[head]) if kind == "torchvision" else PAPER
     if kind == "mmseg":
         stem = STEM if spec.name.endswith("c") else ()
         rules = (*stem, Rename("backbone.", "backbone.network."), *_head_rules(config.head, config.aux_head))  # pyright: ignore
