@@ -163,17 +163,13 @@ def _cut(four, names, n, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, l
 @compiled
 def _room(classes, like):
     """Room to work in for one cell: its scores, those of some classes, those at the ends of a piece, and names."""
-    four, some, ends = (
-        np.empty((4, classes + 1), like.dtype),
-        np.empty((4, classes + 1), like.dtype),
-        np.empty((4, classes + 1), like.dtype),
-    )
     lines = np.empty((2, classes + 1, BLOCK), like.dtype)
-    left, names, some_names = (
-        np.empty(classes + 2, np.int32),
-        np.empty(classes + 1, np.int32),
-        np.empty(classes + 1, np.int32),
-    )
+    four = np.empty((4, classes + 1), like.dtype)
+    some = np.empty((4, classes + 1), like.dtype)
+    ends = np.empty((4, classes + 1), like.dtype)
+    left = np.empty(classes + 2, np.int32)
+    names = np.empty(classes + 1, np.int32)
+    some_names = np.empty(classes + 1, np.int32)
     return four, some, ends, lines, left, names, some_names
 
 
