@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
+from fcnzoo.backbones.shapes import NodeShapes
 from fcnzoo.errors import BackboneError
 
 
@@ -71,7 +72,7 @@ def fully_convolutional(classifier: nn.Module, image_size: int = 224) -> fx.Grap
     channels = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)), 3)
     try:
         graph = fx.symbolic_trace(network)
-        shapes = _Shapes(graph).of((1, channels, image_size, image_size))
+        shapes = NodeShapes(graph).of(next(network.parameters()).new_zeros(1, channels, image_size, image_size))
     except (TraceError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(
@@ -129,20 +130,3 @@ def _replace_pool(graph: fx.GraphModule, node: fx.Node, shapes: dict[fx.Node, tu
     graph.graph.erase_node(node)
     if window == 1:
         graph.graph.erase_node(pooled)
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a traced network on the meta device and keeps the shape of every tensor."""
-
-    def of(self, size: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
-        self._shapes: dict[fx.Node, tuple[int, ...]] = {}
-        parameter = next(self.module.parameters())
-        self.run(torch.zeros(size, dtype=parameter.dtype, device=parameter.device))
-        return self._shapes
-
-    def run_node(self, n: fx.Node) -> object:
-        """Run one node and keep the shape of what it gives."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self._shapes[n] = tuple(result.shape)
-        return result

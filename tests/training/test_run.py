@@ -316,7 +316,7 @@ def test_missing_extra(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
         (("data.root=",), "data.root is not set"),
         (("run.out=",), "run.out is not set"),
         (("data.class_names=[]",), "needs the classes"),
-        (("model.head.num_convs=2",), "num_convs: the head of .* is 'skip'"),
+        (("model.head.num_convs=2",), "head has no field 'num_convs'"),
         (("optim.batch_size=100",), "more than the 12 training pictures"),
     ],
 )

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from fcnzoo.backbones.base import FeatureInfo
+from fcnzoo.backbones.shapes import NodeShapes
 from fcnzoo.backbones.torchvision.maxvit import AnySizePartitionAttention
 from fcnzoo.backbones.torchvision.weights import HEADS
 from fcnzoo.errors import BackboneError
@@ -33,21 +34,6 @@ TRACING: dict[str, Any] = {
 
 PROBE = (256, 320)
 """(H, W) of the image that is run on the meta device; sides differ so that NCHW and NHWC can be told apart."""
-
-
-class _ShapeProbe(fx.Interpreter):
-    """Runs a traced network and keeps the shape of every 4-D result."""
-
-    def shapes(self, image: Tensor) -> dict[fx.Node, tuple[int, ...]]:
-        self._found: dict[fx.Node, tuple[int, ...]] = {}
-        self.run(image)
-        return self._found
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor) and result.ndim == 4:
-            self._found[n] = tuple(result.shape)
-        return result
 
 
 def find_taps(
@@ -69,7 +55,8 @@ def find_taps(
     tracer = NodePathTracer(**TRACING)
     graph = fx.GraphModule(classifier, tracer.trace(classifier))
     try:
-        shapes = _ShapeProbe(graph).shapes(torch.empty(1, 3, *PROBE, device="meta"))
+        shapes = NodeShapes(graph).of(torch.empty(1, 3, *PROBE, device="meta"))
+        shapes = {node: shape for node, shape in shapes.items() if len(shape) == 4}
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(f"{name} does not run at {PROBE[0]}×{PROBE[1]}: {reason}") from error

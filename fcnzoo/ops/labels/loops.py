@@ -163,40 +163,42 @@ def _cut(four, names, n, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, l
 @compiled
 def _room(classes, like):
     """Room to work in for one cell: its scores, those of some classes, those at the ends of a piece, and names."""
-    four, some, ends = (
-        np.empty((4, classes + 1), like.dtype),
-        np.empty((4, classes + 1), like.dtype),
-        np.empty((4, classes + 1), like.dtype),
-    )
     lines = np.empty((2, classes + 1, BLOCK), like.dtype)
-    left, names, some_names = (
-        np.empty(classes + 2, np.int32),
-        np.empty(classes + 1, np.int32),
-        np.empty(classes + 1, np.int32),
-    )
+    four = np.empty((4, classes + 1), like.dtype)
+    some = np.empty((4, classes + 1), like.dtype)
+    ends = np.empty((4, classes + 1), like.dtype)
+    left = np.empty(classes + 2, np.int32)
+    names = np.empty(classes + 1, np.int32)
+    some_names = np.empty(classes + 1, np.int32)
     return four, some, ends, lines, left, names, some_names
 
 
 @compiled
-def _label_cell(top, bottom, j, rivals, count, empty, y0, y1, x0, x1, wy, wx, room, label, out):
-    """Label a cell in which `count` rivals are left; those of one class are filled already."""
+def _label_cells(top, bottom, bad, rivals, count, empty, xpart, xstart, first, y0, y1, wy, wx, room, label, out):
+    """Label those cells of a row in which several classes are left; the others are filled already."""
     four, some, ends, lines, left, names, some_names = room
-    m = 0
-    if empty and rivals[0] != 0:
-        names[0] = 0
-        m = 1
-    if m + count == 1 or x0 == x1:
-        return
-    for c in range(count):
-        names[m] = rivals[c]
-        m += 1
-    for c in range(m):
-        k = names[c]
-        four[0, c] = top[k, j]
-        four[1, c] = top[k, j + 1]
-        four[2, c] = bottom[k, j]
-        four[3, c] = bottom[k, j + 1]
-    _cut(four, names, m, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, lines, label, out)
+    for j in range(count.size):
+        x0, x1 = xstart[first + j], xstart[first + j + 1]
+        if bad[0, j] | bad[0, j + 1] | bad[1, j] | bad[1, j + 1]:
+            _follow_torch(top, bottom, j, y0, y1, x0, x1, wy, wx, out)
+            continue
+        m = 0
+        # Where all weights are 0 all scores are equal, and class 0 wins.
+        if (empty | xpart[first + j]) and rivals[j, 0] != 0:
+            names[0] = 0
+            m = 1
+        if m + count[j] == 1 or x0 == x1:
+            continue
+        for c in range(count[j]):
+            names[m] = rivals[j, c]
+            m += 1
+        for c in range(m):
+            k = names[c]
+            four[0, c] = top[k, j]
+            four[1, c] = top[k, j + 1]
+            four[2, c] = bottom[k, j]
+            four[3, c] = bottom[k, j + 1]
+        _cut(four, names, m, y0, y1, x0, x1, wy, wx, ends, left, some, some_names, lines, label, out)
 
 
 @compiled
@@ -251,22 +253,16 @@ def label_rows(scores, ynodes, ystart, wy, ypart, xnodes, xstart, wx, xpart, out
             y0, y1 = ystart[i], ystart[i + 1]
             if i == 0 or r == begin:
                 _load(scores[image, :, ynodes[i]], nodes, rows[r & 1], bad[r & 1])
-            top, bad_top = rows[r & 1], bad[r & 1]
-            bottom, bad_bottom = rows[1 - (r & 1)], bad[1 - (r & 1)]
-            _load(scores[image, :, ynodes[i + 1]], nodes, bottom, bad_bottom)
+            top, bottom = rows[r & 1], rows[1 - (r & 1)]
+            _load(scores[image, :, ynodes[i + 1]], nodes, bottom, bad[1 - (r & 1)])
             if y0 == y1:
                 continue
             _find_pivots(top, bottom, best, pivot)
             _find_rivals(top, bottom, pivot, corners, keep, count, rivals)
             _fill(pivot, xstart, start, left_end, right_end, fill, y0, y1, out[image])
-            for j in range(n):
-                x0, x1 = xstart[start + j], xstart[start + j + 1]
-                if bad_top[j] | bad_top[j + 1] | bad_bottom[j] | bad_bottom[j + 1]:
-                    _follow_torch(top, bottom, j, y0, y1, x0, x1, wy, wx, out[image])
-                    continue
-                # Where all weights are 0 all scores are equal, and class 0 wins.
-                empty = ypart[i] | xpart[start + j]
-                _label_cell(top, bottom, j, rivals[j], count[j], empty, y0, y1, x0, x1, wy, wx, room, label, out[image])
+            _label_cells(
+                top, bottom, bad, rivals, count, ypart[i], xpart, xstart, start, y0, y1, wy, wx, room, label, out[image]
+            )
 
 
 def keyed_rows(key):

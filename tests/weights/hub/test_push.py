@@ -24,7 +24,7 @@ def test_round_trip(hub: Hub, client: Client) -> None:
     want = [
         line
         for kind in ("fcn32s", "fcn8s", "deconv", "fcn")
-        for line in (f"{kind} 40", "True True False", "True True False", "True True")
+        for line in (f"{kind} 40", "True True False", "True True False", "True False")
     ]
     assert client(ROUND_TRIP).splitlines() == want
     assert sorted(hub.repos) == ["org/deconv", "org/fcn", "org/fcn32s", "org/fcn8s"]
