@@ -13,7 +13,7 @@ from fcnzoo.config.spec import Converter
 
 def convert(
     source: Annotated[Converter, typer.Argument(help="Whose code wrote the checkpoint.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="The checkpoint: .pth or .caffemodel.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The checkpoint: .pth, .caffemodel or .tflite.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, for `fcnzoo.load`.", show_default=False)],
     model: Annotated[
         str | None,
@@ -35,7 +35,7 @@ def convert(
         typer.Option("--license", help="License of the weights, for the card; none is assumed.", show_default=False),
     ] = None,
 ) -> None:
-    """Convert a checkpoint of torchvision, torchfcn, Caffe or mmsegmentation.
+    """Convert a checkpoint of torchvision, torchfcn, Caffe, mmsegmentation or DeepLab.
 
     Every weight must find its place, or nothing is written. No code in the file is run.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fcnzoo.config.spec import ModelSpec, Weights
+    from fcnzoo.config.spec import Metric, ModelSpec, Weights
     from fcnzoo.model.fcn import FCN
 
 
@@ -190,8 +190,14 @@ def _labels(facts: dict[str, Any]) -> str:
     return f"{facts['label_set']['name']}: {', '.join(names[:25])}{more}"
 
 
+def _measured(metric: Metric) -> str:
+    return f" (`{metric.command}`)" if metric.command else ""
+
+
 def _weights(weights: Weights) -> str:
-    metrics = "".join(f", {metric.name} {metric.value:.3f} on {metric.split}" for metric in weights.metrics)
+    metrics = "".join(
+        f", {metric.name} {metric.value:.4g} on {metric.split}{_measured(metric)}" for metric in weights.metrics
+    )
     places = ["the wheel"] if weights.packaged else []
     places += [f"hf-hub:{weights.hub}@{weights.revision}"] if weights.hub else []
     places += [weights.published.address] if weights.published else []

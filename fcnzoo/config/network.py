@@ -30,6 +30,7 @@ class Preprocess(Record):
         value_range: The largest pixel value the network saw: 1 (`scale` = 1/255) or 255 (`scale` = 1).
         resize: Length in pixels to which the shorter side is brought before the network; `None`: as it is.
         interpolation: Filter of that resize.
+        longer_side: Length in pixels to which the longer side is brought, in place of `resize`.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -38,6 +39,7 @@ class Preprocess(Record):
     value_range: Literal[1, 255] = 1
     resize: int | None = None
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    longer_side: int | None = None
 
     def check(self) -> None:
         """See `Record.check`."""
@@ -47,6 +49,13 @@ class Preprocess(Record):
             self.refuse("std", "must be positive")
         if self.resize is not None and self.resize < 1:
             self.refuse("resize", "must be at least 1")
+        if self.longer_side is not None and (self.longer_side < 1 or self.resize is not None):
+            self.refuse("longer_side", "must be at least 1, and goes without resize")
+
+    @property
+    def resizes(self) -> bool:
+        """Whether pictures are brought to another size."""
+        return self.resize is not None or self.longer_side is not None
 
 
 CAFFE = Preprocess(

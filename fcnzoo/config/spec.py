@@ -18,14 +18,16 @@ class Metric(Record):
         name: `"mean_iou"`, `"pixel_accuracy"`, …
         value: In [0, 1].
         split: What it was measured on: `"CamVid val"`.
+        command: What measures it again; empty where only the publisher can.
     """
 
     name: str
     value: float
     split: str
+    command: str = ""
 
 
-Converter = Literal["torchvision", "torchfcn", "torchfcn-atonce", "caffe", "caffe-atonce", "mmseg"]
+Converter = Literal["torchvision", "torchfcn", "torchfcn-atonce", "caffe", "caffe-atonce", "mmseg", "deeplab"]
 """What `fcnzoo.convert` calls the publishers it reads."""
 
 Layout = Literal["folder", "camvid", "voc", "cityscapes", "ade20k"]
@@ -105,6 +107,11 @@ class Weights(Record):
     revision: str | None = None
     published: Publication | None = None
     config: FCNConfig | None = None
+
+    @property
+    def noncommercial(self) -> bool:
+        """Whether the license says that they are not for commercial use."""
+        return re.search(r"\bNC\b|non-?commercial", self.license, re.IGNORECASE) is not None
 
     def check(self) -> None:
         """See `Record.check`."""

@@ -57,19 +57,25 @@ class RandomScaleCrop(JointTransform):
         scale: Smallest and largest factor.
         shorter_side: Images are first taken to have this many pixels on their shorter side
             (`Preprocess.resize`); `None`: as they are.
+        longer_side: The same for the longer side (`Preprocess.longer_side`).
     """
 
     _geometric = True
 
     def __init__(
-        self, size: tuple[int, int] | None, scale: tuple[float, float] = (0.5, 2.0), *, shorter_side: int | None = None
+        self,
+        size: tuple[int, int] | None,
+        scale: tuple[float, float] = (0.5, 2.0),
+        *,
+        shorter_side: int | None = None,
+        longer_side: int | None = None,
     ) -> None:
         super().__init__()
         if size is not None and min(size) < 1:
             raise ValueError(f"crop size must be (height, width), at least 1 × 1, got {tuple(size)}")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"scale must be (low, high) with 0 < low ≤ high, got {tuple(scale)}")
-        self.size, self.scale, self.shorter_side = size, scale, shorter_side
+        self.size, self.scale, self.shorter_side, self.longer_side = size, scale, shorter_side, longer_side
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the factor and the place."""
@@ -79,6 +85,8 @@ class RandomScaleCrop(JointTransform):
         factor = math.exp(low + (high - low) * power)
         if self.shorter_side is not None:
             factor *= self.shorter_side / min(have)
+        if self.longer_side is not None:
+            factor *= self.longer_side / max(have)
         cut, start, size = [], [], []
         for axis, length in enumerate(have):
             scaled = max(1, round(length * factor))

@@ -138,7 +138,9 @@ def make_transform(
         return v2.Compose([ResizeImage(preprocess), Normalize(preprocess), ToTensors()])
     if not 0 <= flip <= 1:
         raise ValueError(f"flip must be in [0, 1], got {flip}")
-    steps: list[v2.Transform] = [RandomScaleCrop(crop_size, scale, shorter_side=preprocess.resize)]
+    steps: list[v2.Transform] = [
+        RandomScaleCrop(crop_size, scale, shorter_side=preprocess.resize, longer_side=preprocess.longer_side)
+    ]
     if flip:
         steps.append(v2.RandomHorizontalFlip(flip))
     if jitter:

@@ -21,7 +21,8 @@ def fit_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
     """Return the size at which the network sees an image, before any padding of its own.
 
     The shorter side becomes `preprocess.resize`, the longer one `int(resize · long / short)`: the rule of
-    `torchvision.transforms.Resize(int)`. Without `resize` the image keeps its size.
+    `torchvision.transforms.Resize(int)`. Or the longer side becomes `preprocess.longer_side`, the shorter one
+    `longer_side · short / long`, rounded, at least 1. Without either the image keeps its size.
 
     Args:
         size: (H, W) of the image, each at least 1.
@@ -36,6 +37,9 @@ def fit_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
     height, width = size
     if min(size) < 1:
         raise ValueError(f"size must be (H, W) with H, W ≥ 1, got {tuple(size)}")
+    if preprocess.longer_side is not None:
+        # Halves up, in whole numbers: exported graphs compute the same.
+        height, width = (max(1, (2 * side * preprocess.longer_side + max(size)) // (2 * max(size))) for side in size)
     short = preprocess.resize
     if short is None:
         return height, width

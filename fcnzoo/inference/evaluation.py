@@ -162,7 +162,7 @@ class _Run:
         """Count images of one size; return the labels of those that are shown."""
         if self.flip or self.scales != (1.0,):
             labels = self._averaged(images)
-        elif self.model.preprocess.resize is not None:
+        elif self.model.preprocess.resizes:
             labels = self._resized(images)
         else:
             return self._add_scores(images, targets, shown)
@@ -206,7 +206,7 @@ class _Run:
         for scale in self.scales:
             preprocess = self.model.preprocess
             if scale != 1:
-                preprocess = preprocess.replace(resize=max(1, round(shorter * scale)))
+                preprocess = preprocess.replace(resize=max(1, round(shorter * scale)), longer_side=None)
             tensor = self._tensor(images, preprocess)
             for mirrored in (False, True) if self.flip else (False,):
                 scores = self.model.scores(tensor.flip(3) if mirrored else tensor, aux=False)

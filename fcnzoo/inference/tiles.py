@@ -51,11 +51,11 @@ def check_tiling(model: FCN, tile: int, overlap: int | None) -> tuple[int, int]:
     if tile < 1 or not 0 <= overlap < tile:
         raise ValueError(f"tile must be 1 or more and overlap in 0…tile−1, got tile={tile}, overlap={overlap}")
     name = model.config.backbone.name
-    if model.preprocess.resize is not None or model.backbone.fixed_size is not None:
-        size = model.preprocess.resize or model.backbone.fixed_size
+    if model.preprocess.resizes or model.backbone.fixed_size is not None:
+        size = model.preprocess.resize or model.preprocess.longer_side or model.backbone.fixed_size
         raise ValueError(
             f"{name} sees every image resized to {size}, so its memory is bounded already: leave tile out "
-            "(or build it with preprocess.resize=None, if it has that)"
+            "(or build it without preprocess.resize and longer_side, if it has one)"
         )
     if model.grid.stride is not None or model.grid.align_corners:
         raise ValueError(

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
+from fcnzoo.config.spec import Metric
 from fcnzoo.weights.folder import FolderRecord
 
 _IDENTIFIERS = """
@@ -34,7 +35,7 @@ def render(record: FolderRecord, *, source: str = ".", picture: str | None = Non
     config = record.model
     title = f"{_head_name(record)} on {config.backbone.name}"
     labels = ", ".join(config.label_set.names) if config.label_set else f"{config.num_classes} classes, unnamed"
-    rows = "".join(f"| {_cell(m.name)} | {m.value:.4f} | {_cell(m.split)} |\n" for m in record.metrics)
+    rows = "".join(f"| {_cell(m.name)} | {m.value:.4f} | {_cell(m.split)}{_measured(m)} |\n" for m in record.metrics)
     parts = [
         f"---\n{_front_matter(record, title)}\n---\n",
         f"# {title}\n",
@@ -51,9 +52,15 @@ def render(record: FolderRecord, *, source: str = ".", picture: str | None = Non
     return "\n".join(part for part in parts if part)
 
 
+def _measured(metric: Metric) -> str:
+    return f", measured by {_cell(metric.command)}" if metric.command else ""
+
+
 def _head_name(record: FolderRecord) -> str:
     head = record.model.head
-    return f"FCN-{head.stride}s" if head.kind == "skip" else "FCN (dilated)"
+    if head.kind == "skip":
+        return f"FCN-{head.stride}s"
+    return {"dilated": "FCN (dilated)", "context": "DeepLabV3", "lraspp": "LR-ASPP"}[head.kind]
 
 
 def _front_matter(record: FolderRecord, title: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +25,8 @@ from fcnzoo.zoo.registry import HEADS, OUTPUT_STRIDES, check_backbone, head_conf
 
 if TYPE_CHECKING:
     from fcnzoo.backbones.base import Pretrained
+
+logger = logging.getLogger("fcnzoo")
 
 
 def create(
@@ -46,8 +50,8 @@ def create(
 
     Args:
         name: `<head>_<backbone>[.<tag>]`: an entry of the zoo (`fcn8s_vgg16`), or any head on any timm or
-            torchvision backbone (`fcn8s_convnext_tiny`); or a bare head (`fcn8s`) with `backbone=`; or
-            `hf-hub:org/name[@revision]`, a network that `push_to_hub` wrote.
+            torchvision backbone (`fcn8s_convnext_tiny`); `everyday` or `street`, whose weights are shipped; or a bare
+            head (`fcn8s`) with `backbone=`; or `hf-hub:org/name[@revision]`, a network that `push_to_hub` wrote.
         pretrained: Load trained segmentation weights: those of the tag, or the default ones.
         num_classes: K. Other than the weights', only the score layers stay fresh.
         label_set: Names of the classes instead of their number: a `LabelSet`, a list, or `{0: "sky", …}`. What
@@ -169,10 +173,19 @@ def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConf
     if pretrained:
         from fcnzoo.weights.sources import find
 
-        folder = find(spec, _pick_weights(spec, tag))
+        weights = _pick_weights(spec, tag)
+        folder = find(spec, weights)
+        if weights.noncommercial:
+            _say_license(f"{spec.name}.{weights.tag}", weights.license)
         return read_config(folder), folder
     tagged = spec.find_weights(tag) if tag is not None else None
     return (tagged.config if tagged is not None else None) or spec.config, None
+
+
+@functools.cache
+def _say_license(name: str, license: str) -> None:
+    """Say in the log, once per process, that weights are not for commercial use."""
+    logger.warning("the weights %s are for non-commercial use (%s)", name, license)
 
 
 @contextlib.contextmanager

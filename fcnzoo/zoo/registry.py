@@ -23,10 +23,11 @@ from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import UnknownModelError
 from fcnzoo.files.records import near
 from fcnzoo.zoo.catalog import PAPER, backbone_names, heads_by_backbone, timm_names, torchvision_names
-from fcnzoo.zoo.entries import DEFAULT_MODEL, ENTRIES
+from fcnzoo.zoo.entries import ALIASES, DEFAULT_MODEL, ENTRIES
 from fcnzoo.zoo.plugins import Plugins
 
 __all__ = [
+    "ALIASES",
     "DEFAULT_MODEL",
     "HEADS",
     "ModelSpec",
@@ -58,7 +59,7 @@ WITH_AUX = ("fcn", "deeplabv3")
 """Heads that have an auxiliary head beside them by default, as in torchvision."""
 
 _registered: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
-_plugins = Plugins(_registered)
+_plugins = Plugins({**_registered, **ALIASES})
 
 
 def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
@@ -81,6 +82,8 @@ def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
     Raises:
         ValueError: The name is taken.
     """
+    if spec.name in ALIASES:
+        raise ValueError(f"{spec.name!r} is the short name of {ALIASES[spec.name]}; use another name")
     if not replace and _find(spec.name) is not None:
         raise ValueError(f"{spec.name!r} is registered already; use another name or replace=True")
     _registered[spec.name] = spec
@@ -203,7 +206,8 @@ def get_spec(name: str) -> ModelSpec:
     """Find what a name means: an entry of the zoo or of a plug-in, or any head on any installed backbone.
 
     Args:
-        name: `<head>_<backbone>`, a tag may follow: of the entry's weights, or of the backbone's.
+        name: `<head>_<backbone>`, a tag may follow: of the entry's weights, or of the backbone's; or a short name,
+            `"everyday"` or `"street"`.
 
     Raises:
         UnknownModelError: Nothing is called so (the text lists near names), or the plug-in that has it is broken.
@@ -216,6 +220,7 @@ def split_name(name: str) -> tuple[ModelSpec, str | None]:
     """As `get_spec`, with the tag of the segmentation weights, if the name has one."""
     if not isinstance(name, str):
         raise TypeError(f"a model's name must be a string, got {type(name).__name__}")
+    name = ALIASES.get(name, name)
     base, _, tag = name.partition(".")
     spec = _find(base)
     if spec is None and (failure := _plugins.failure(base)) is not None:
@@ -292,7 +297,7 @@ def head_name(head: HeadConfig) -> str:
 
 def _unknown(name: str, head: str, backbone: str) -> str:
     text = f"there is no model {name!r}."
-    hint = near(name, [*(spec.name for spec in _entries()), *list_models(pretrained=True)])
+    hint = near(name, [*(spec.name for spec in _entries()), *list_models(pretrained=True), *ALIASES])
     if head in HEADS:
         known = [*timm_names(), *torchvision_names(), *PAPER]
         hint = hint or near(backbone, known).replace("mean ", f"mean a backbone of {head}_…: ")

@@ -205,12 +205,12 @@ def test_one_channel_networks_get_gray() -> None:
 
 
 def test_networks_that_resize() -> None:
-    """`Preprocess.resize`: evaluation resizes the image and not the mask; training scales from that size."""
-    small = PLAIN.replace(resize=30)
-    image, target = make_transform(small, train=False)(*coded())
-    assert (image.shape, target.shape) == ((3, 30, 40), (60, 80))
-    image, target = make_transform(small, train=True, scale=(2.0, 2.0), flip=0, jitter=0)(*coded())
-    assert (image.shape, target.shape) == ((3, 60, 80), (60, 80))
+    """`resize` and `longer_side`: evaluation resizes the image and not the mask; training scales from that size."""
+    for small in (PLAIN.replace(resize=30), PLAIN.replace(longer_side=40)):
+        image, target = make_transform(small, train=False)(*coded())
+        assert (image.shape, target.shape) == ((3, 30, 40), (60, 80))
+        image, target = make_transform(small, train=True, scale=(2.0, 2.0), flip=0, jitter=0)(*coded())
+        assert (image.shape, target.shape) == ((3, 60, 80), (60, 80))
 
 
 def test_a_seed_repeats_everything_and_nothing_else_matters() -> None:

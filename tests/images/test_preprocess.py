@@ -118,6 +118,29 @@ def test_fit_size_is_torchvisions_rule(size: tuple[int, int], resize: int) -> No
     assert fit_size(size, Preprocess(resize=resize)) == tuple(expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((640, 480), (513, 385)),
+        ((300, 451), (341, 513)),
+        ((2, 4), (257, 513)),
+        ((1, 3000), (1, 513)),
+        ((7, 7), (513, 513)),
+    ],
+)
+def test_fit_size_of_the_longer_side(size: tuple[int, int], seen: tuple[int, int]) -> None:
+    """The longer side becomes the length, whether shrunk or enlarged; the other is rounded, and never nothing."""
+    assert fit_size(size, Preprocess(longer_side=513)) == seen
+    assert fit_size(size[::-1], Preprocess(longer_side=513)) == seen[::-1]
+
+
+def test_only_one_side_is_given_a_length() -> None:
+    """`longer_side` goes without `resize`, and is at least 1."""
+    for options in ({"longer_side": 0}, {"longer_side": 513, "resize": 520}):
+        with pytest.raises(ValueError, match=r"Preprocess\.longer_side"):
+            Preprocess(**options)  # pyright: ignore[reportArgumentType]
+
+
 def test_fit_size_without_resize_and_of_nothing() -> None:
     """Without resize the size stays; an empty or absurdly narrow image is refused."""
     assert fit_size((3, 5), IMAGENET) == (3, 5)

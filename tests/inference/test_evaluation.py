@@ -127,9 +127,11 @@ def test_flip_and_scales_average_probabilities(
     assert result.flip is flip
 
 
-def test_networks_that_resize(model: FCN, data: SegmentationFolder) -> None:
-    """With `Preprocess.resize` the network sees the resized image, and masks are compared at their own size."""
-    model.config = model.config.replace(preprocess=Preprocess((0.5,) * 3, (0.5,) * 3, resize=48))
+@pytest.mark.parametrize("options", [{"resize": 48}, {"longer_side": 70}])
+def test_networks_that_resize(model: FCN, data: SegmentationFolder, options: dict[str, int]) -> None:
+    """With `resize` or `longer_side` the network sees a resized image; masks are compared at their own size."""
+    preprocess = Preprocess((0.5,) * 3, (0.5,) * 3, **options)  # pyright: ignore[reportArgumentType]
+    model.config = model.config.replace(preprocess=preprocess)
     predict = fcnzoo.Predictor(model)
     labels = [predict(image).labels for image, _ in data.files]
     assert [list(row) for row in evaluate(model, data).confusion] == counts_of(labels, data)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import pytest
 
 import fcnzoo
-from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, SkipHeadConfig
+from fcnzoo.config import (
+    BackboneConfig,
+    ContextHeadConfig,
+    DilatedHeadConfig,
+    FCNConfig,
+    LRASPPHeadConfig,
+    SkipHeadConfig,
+)
 from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import FCNZooError, UnknownModelError
 from fcnzoo.zoo import registry
-from fcnzoo.zoo.registry import get_spec, list_backbones, list_models, register, split_name
+from fcnzoo.zoo.registry import ALIASES, HEADS, get_spec, head_name, list_backbones, list_models, register, split_name
 
 CONFIG = FCNConfig(BackboneConfig("timm/test_resnet"), SkipHeadConfig())
 CAMVID = Weights(tag="camvid", dataset="CamVid", license="CC-BY-4.0")
@@ -79,6 +86,8 @@ def test_unknown_heads_are_refused() -> None:
         ("fcn16s_resnet50.a1_in1k", "timm/resnet50.a1_in1k", SkipHeadConfig(stride=16), None),
         ("fcn32s_shufflenet_v2_x1_0", "torchvision/shufflenet_v2_x1_0", SkipHeadConfig(stride=32), None),
         ("fcn_resnet152", "timm/resnet152", DilatedHeadConfig(), 8),
+        ("deeplabv3_resnet152", "timm/resnet152", ContextHeadConfig(), 8),
+        ("lraspp_resnet50d", "timm/resnet50d", LRASPPHeadConfig(), 16),
     ],
 )
 def test_any_head_on_any_backbone(name: str, backbone: str, head: object, stride: int | None) -> None:
@@ -86,7 +95,34 @@ def test_any_head_on_any_backbone(name: str, backbone: str, head: object, stride
     config = get_spec(name).config
     assert config.backbone == BackboneConfig(backbone, output_stride=stride)  # pyright: ignore
     assert config.head == head
-    assert (config.aux_head is None) == (stride is None)
+    assert (config.aux_head is None) == (stride != 8)
+
+
+def test_every_backbone_of_the_dilated_head_serves_the_others() -> None:
+    """What serves `fcn` is listed for the heads with global context, which ask for no more."""
+    served = list_backbones(head="fcn")
+    assert len(served) > 1400
+    assert served == list_backbones(head="deeplabv3") == list_backbones(head="lraspp")
+
+
+def test_heads_are_named_by_their_config() -> None:
+    """Whatever its options, a head's config leads back to its name."""
+    assert [head_name(config) for config in HEADS.values()] == list(HEADS)
+    assert head_name(ContextHeadConfig(rates=(), num_convs=0)) == "deeplabv3"
+    assert head_name(SkipHeadConfig(stride=16, hidden_channels=8)) == "fcn16s"
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_short_names_mean_shipped_weights(alias: str, name: str) -> None:
+    """`everyday` and `street` are found wherever a name is, and cannot be taken."""
+    assert split_name(alias) == split_name(name)
+    assert get_spec(alias) is get_spec(name.partition(".")[0])
+    assert fcnzoo.is_model(alias)
+    assert fcnzoo.create(alias, device="meta").config.backbone == get_spec(name).config.backbone
+    with pytest.raises(ValueError, match=f"short name of {name}"):
+        register(ModelSpec(name=alias, config=CONFIG))
+    with pytest.raises(UnknownModelError, match=alias):
+        get_spec(f"{alias}x")
 
 
 def test_tags_name_the_weights() -> None:

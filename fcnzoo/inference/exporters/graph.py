@@ -85,15 +85,23 @@ class PictureGraph(nn.Module):
         pixels = image.permute(0, 3, 1, 2)
         if self.preprocess.channel_order == "bgr":
             pixels = pixels.flip(1)
-        if self.preprocess.resize is not None:
-            height, width = pixels.shape[2], pixels.shape[3]
-            short: Any = torch.sym_min(height, width)
-            size = tuple(self.preprocess.resize * side // short for side in (height, width))
+        if self.preprocess.resizes:
+            size = self._fit_size(pixels.shape[2], pixels.shape[3])
             pixels = resize_bytes(pixels, size, self.preprocess.interpolation)
         tensor = pixels.float()
         if self.preprocess.value_range == 1:
             tensor = tensor / 255
         return (tensor - self.mean) / self.std
+
+    def _fit_size(self, height: Any, width: Any) -> tuple[Any, Any]:
+        """Do what `preprocess.fit_size` does."""
+        if self.preprocess.longer_side is not None:
+            long: Any = torch.sym_max(height, width)
+            twice = 2 * self.preprocess.longer_side
+            rows, columns = (torch.sym_max((twice * side + long) // (2 * long), 1) for side in (height, width))
+            return rows, columns
+        short: Any = torch.sym_min(height, width)
+        return self.preprocess.resize * height // short, self.preprocess.resize * width // short
 
     def _fit(self, tensor: Tensor) -> Tensor:
         """Do what `FCN` does with an image: pad it, or resize it to the one size that the backbone takes."""
@@ -111,7 +119,7 @@ class PictureGraph(nn.Module):
 
     def _logits(self, scores: Tensor, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Sample scores at every pixel of the picture."""
-        if self.preprocess.resize is None:
+        if not self.preprocess.resizes:
             return self._sample(scores, self.grid, seen)
         if self.grid.multiple == self.grid.min_size == 1:
             return sample_resized(self._sample, scores, self.grid, seen, size)

@@ -21,6 +21,7 @@ from fcnzoo.errors import BackboneError, ConversionError
 from fcnzoo.files.digests import hash_file
 from fcnzoo.model.fcn import FCN, build
 from fcnzoo.weights.converters.caffemodel import read_caffemodel
+from fcnzoo.weights.converters.deeplab import plan_deeplab, read_deeplab
 from fcnzoo.weights.converters.fold import fold_input as fold
 from fcnzoo.weights.converters.mmseg import plan_mmseg
 from fcnzoo.weights.converters.paper import plan_paper
@@ -52,6 +53,7 @@ _CONVERTERS: Mapping[str, _Converter] = {
     "caffe": _Converter(_read_caffe, partial(plan_paper, at_once=False, caffe=True)),
     "caffe-atonce": _Converter(_read_caffe, partial(plan_paper, at_once=True, caffe=True)),
     "mmseg": _Converter(read_torch, plan_mmseg),
+    "deeplab": _Converter(read_deeplab, plan_deeplab),
 }
 
 SOURCES: tuple[str, ...] = get_args(Converter)
@@ -72,7 +74,8 @@ def convert(
     torchvision: its FCN, DeepLabV3 and Lite R-ASPP, with or without aux head. torchfcn, Caffe: FCN-32s, 16s, 8s on
     VGG-16, and FCN-8s at once (`…-atonce`: the scales of pool3 and pool4 are folded into the score layers; torchfcn's
     files of both have the same keys, so that only you can know which it is). mmseg: FCN on ResNet-50/101 (v1c or
-    plain) D8. `.caffemodel` files are read without Caffe, PyTorch files without running code in them.
+    plain) D8. deeplab: DeepLabV3 on MobileNetV2 ×0.5 (`deeplabv3_257_mv_gpu.tflite`). `.caffemodel` files are read
+    without Caffe, `.tflite` files without TensorFlow, PyTorch files without running code in them.
 
     The preprocessing that the weights were trained on comes with them (BGR less the mean for torchfcn and
     Caffe), and their classes where these are certain: 21 are VOC's, 60 from Caffe PASCAL-Context's in the order

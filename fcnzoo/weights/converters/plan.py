@@ -90,6 +90,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 SIGNS = (
+    ("MobilenetV2/", "deeplab"),
     ("decode_head.", "mmseg"),
     ("classifier.", "torchvision"),
     ("score_fr.", "torchfcn or caffe"),

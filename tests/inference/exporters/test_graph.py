@@ -9,7 +9,7 @@ from torch import nn
 
 import fcnzoo
 from fcnzoo.backbones.dilation.layers import PaddedConv2d
-from fcnzoo.config import BackboneConfig, DilatedHeadConfig, FCNConfig, Preprocess
+from fcnzoo.config import BackboneConfig, ContextHeadConfig, DilatedHeadConfig, FCNConfig, Preprocess
 from fcnzoo.inference.exporters.check import expected, pictures
 from fcnzoo.inference.exporters.graph import OUTPUTS, PictureGraph, traceable
 from fcnzoo.model.fcn import FCN
@@ -80,6 +80,24 @@ def test_resized_pictures(multiple: int, interpolation: str) -> None:
     )
     compare(alive(fcnzoo.build(config)))
     compare(alive(fcnzoo.build(config.replace(preprocess=Preprocess(resize=64)))), [(1, 128, 192), (1, 100, 150)])
+
+
+@pytest.mark.parametrize("multiple", [1, 32])
+def test_pictures_of_one_longer_side(multiple: int) -> None:
+    """Longer sides are brought to a length, shrunk or enlarged, slivers to one pixel; with aligned corners too."""
+    config = FCNConfig(
+        BackboneConfig("timm/test_resnet.r160_in1k", output_stride=8, size_multiple=multiple),
+        ContextHeadConfig(hidden_channels=8, rates=(2,), align_corners=True),
+        num_classes=5,
+        preprocess=Preprocess(longer_side=65),
+    )
+    compare(alive(fcnzoo.build(config)), [(1, 97, 131), (2, 40, 30), (1, 65, 33), (1, 200, 1)])
+
+
+def test_lite_reduced_aspp() -> None:
+    """Gates are means of the picture, whatever its size."""
+    model = fcnzoo.create("lraspp", backbone="timm/test_resnet.r160_in1k", num_classes=5)
+    compare(alive(model))
 
 
 def test_one_size_only() -> None:
