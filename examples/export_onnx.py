@@ -1,10 +1,10 @@
 """Export a network to ONNX, then segment with onnxruntime only: no fcnzoo, no PyTorch where it runs.
 
     python examples/export_onnx.py write model.onnx
-    python examples/export_onnx.py run model.onnx examples/street.jpg --out street.png
+    python examples/export_onnx.py run model.onnx examples/cat.jpg --out cat.png
 
 `run` needs numpy, Pillow and onnxruntime (`pip install onnxruntime pillow`): everything else is in the file, names and
-colors of the classes too. `fcnzoo export fcn8s_tf_efficientnet_lite0 --to onnx` writes the same file in a shell.
+colors of the classes too. `fcnzoo export everyday --to onnx` writes the same file in a shell.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     commands = parser.add_subparsers(dest="command", required=True)
     writing = commands.add_parser("write", help="export a network")
     writing.add_argument("file", type=Path, help="ONNX file to write")
-    writing.add_argument("--model", default="fcn8s_tf_efficientnet_lite0", help="name of a model, or a folder")
+    writing.add_argument("--model", default="everyday", help="name of a model, or a folder")
     running = commands.add_parser("run", help="segment a photo")
     running.add_argument("file", type=Path, help="ONNX file to run")
     running.add_argument("photo", type=Path, help="a photo of any size")

@@ -1,11 +1,13 @@
 """Segment a folder of photos: an overlay for each, and one table of areas.
 
     python examples/segment_folder.py photos --out out
+    python examples/segment_folder.py photos --out out --model street
     python examples/segment_folder.py photos --out out --model runs/mine/best
 
 `out` then holds a picture per photo, with the classes laid over it, and `areas.csv`: a row per photo, a column per
-class, and in it the share of the photo that the class covers. The default model, 11 classes of road scenes, is
-shipped with fcnzoo and needs no network. (`fcnzoo segment photos --out out` does much the same in a shell.)
+class, and in it the share of the photo that the class covers. The default model, the 21 classes of VOC, is
+shipped with fcnzoo and needs no network; so is `street`, for road scenes. (`fcnzoo segment photos --out out` does much
+the same in a shell.)
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     photo = draw.load_photo()
     shipped = fcnzoo.create("fcn8s_tf_efficientnet_lite0", pretrained=True).eval()
-    draw.home(PICTURES / "street.webp")
+    draw.home(PICTURES)
     draw.grids(GRIDS, 500, PICTURES / "grids.svg")
     draw.save_panels(draw.receptive_fields(shipped, photo), PICTURES / "receptive-fields.webp", columns=2)
     stages = networks.train_stages(options.camvid, options.lite0, options.work)

@@ -19,7 +19,8 @@ from fcnzoo.images.load import load_image
 from fcnzoo.images.preprocess import to_tensor
 from fcnzoo.model.skip import SkipHead, bilinear_kernel
 
-PHOTO = Path(__file__).parents[2] / "examples" / "street.jpg"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PHOTO = EXAMPLES / "street.jpg"
 INK = "#7f7f7f"
 """Of text and lines: to be read on light and on dark pages."""
 
@@ -212,9 +213,10 @@ def score_places(name: str, geometry: Any, length: int) -> np.ndarray:
     return (np.arange(count) + 0.5) * stride - 0.5 - grid.offset
 
 
-def home(file: Path) -> None:
-    """Write the picture of the page Home: what its code makes."""
-    fcnzoo.Predictor()(PHOTO).overlay().save(file, quality=85, method=6)
+def home(folder: Path) -> None:
+    """Write the pictures of the page Home: what its code makes."""
+    for model, photo, file in (("everyday", "cat.jpg", "cat.webp"), ("street", "street.jpg", "street.webp")):
+        fcnzoo.Predictor(model)(EXAMPLES / photo).overlay().save(folder / file, quality=85, method=6)
 
 
 def load_photo() -> Image.Image:

@@ -19,7 +19,7 @@ def test_every_photo_gets_an_overlay_and_a_row(run_example: RunExample, tmp_path
     (tmp_path / "photos").mkdir()
     for name in (*photos, "README.md"):
         shutil.copy(FOLDER / name, tmp_path / "photos" / name)
-    printed = run_example("segment_folder.py", "photos", "--out", "out")
+    printed = run_example("segment_folder.py", "photos", "--out", "out", "--model", "street")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "areas.csv",
         "junction.jpg.png",
@@ -27,7 +27,7 @@ def test_every_photo_gets_an_overlay_and_a_row(run_example: RunExample, tmp_path
     ]
     with (tmp_path / "out" / "areas.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    predictor = fcnzoo.Predictor()
+    predictor = fcnzoo.Predictor("street")
     assert [row["photo"] for row in rows] == sorted(photos)
     for row in rows:
         areas = predictor(FOLDER / row.pop("photo")).areas()

@@ -133,6 +133,7 @@ def test_what_is_published_is_there() -> None:
         "caffe": 6,
         "caffe-atonce": 1,
         "mmseg": 19,
+        "deeplab": 1,
     }
 
 
