@@ -9,12 +9,14 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from fcnzoo import labels
 from fcnzoo.errors import LabelError, UnknownModelError
-from fcnzoo.labels import LabelSet, generic_label_set, get_label_set, list_label_sets, voc_colormap
+from fcnzoo.labels import LabelSet, as_label_set, generic_label_set, get_label_set, list_label_sets, voc_colormap
 
 RGB = tuple[int, int, int]
 
@@ -230,6 +232,45 @@ def test_from_names_refuses_what_are_no_names(names: object, error: type[Excepti
     """No names, equal, empty or numeric names and a bare text are errors that say which."""
     with pytest.raises(error, match=re.escape(text)):
         LabelSet.from_names(names)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["roof", "wall"],
+        iter(("roof", "wall")),
+        {1: "wall", 0: "roof"},
+        {"1": "wall", "0": "roof"},  # as JSON has it
+        {np.int64(0): "roof", np.int64(1): "wall"},
+        LabelSet.from_names(["roof", "wall"]),
+    ],
+)
+def test_what_stands_for_a_label_set(value: Any):
+    """A set, names in order, or names by number, whatever their order."""
+    assert as_label_set(value) == LabelSet.from_names(["roof", "wall"])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        ({"roof", "wall"}, TypeError, "label_set must be in the order of the class numbers, and a set has none"),
+        (frozenset({"roof"}), TypeError, "a frozenset has none"),
+        ("voc", TypeError, "fcnzoo.labels.get_label_set('voc') gives that set"),
+        ("wall", TypeError, "single text 'wall'"),
+        (3, TypeError, "label_set must be a LabelSet, a list of names or names by number, got 3 (int)"),
+        ({0.5: "roof"}, TypeError, "must have whole numbers as keys, got 0.5 (float)"),
+        ({True: "wall", 0: "roof"}, TypeError, "whole numbers as keys, got True (bool)"),
+        ({"roof": 0}, TypeError, "whole numbers as keys, got 'roof' (str)"),
+        ({0: "roof", "0": "wall"}, ValueError, "must have the numbers 0…1, got [0]"),
+        ({1: "roof", 2: "wall"}, ValueError, "must have the numbers 0…1, got [1, 2]"),
+        ({}, ValueError, "must hold at least one class"),
+        ({0: 1}, TypeError, "LabelSet.names[0] must be str, got 1"),
+    ],
+)
+def test_what_does_not_stand_for_a_label_set(value: Any, error: type[Exception], text: str):
+    """No order, no names, numbers that are none or have gaps are errors that say what was given."""
+    with pytest.raises(error, match=re.escape(text)):
+        as_label_set(value)
 
 
 @pytest.mark.parametrize(("count", "ignore_index"), [(1, 255), (255, 255), (256, -1), (1000, -1)])

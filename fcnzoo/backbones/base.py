@@ -55,7 +55,7 @@ class Backbone(nn.Module):
         min_size: Image sides must be at least this.
         fixed_size: (H, W) that images are resized to, for networks that take no other; `None`: they are padded.
         dilation: How `config.output_stride` was reached: `"none"` was not asked for or had nothing to do,
-            `"native"` by the provider's own option, `"dilated"` by the rule of `fcnzoo.backbones.dilation.rule`,
+            `"native"` by the provider's own option, `"dilated"` by the rule of `backbones/dilation/rule.py`,
             `"emulated"` by resizing the coarser features, where dilation has no meaning (windows, patches).
         note: What was done to run this network on any image, in a line for `fcnzoo info`.
     """

@@ -25,7 +25,8 @@ class SkipHeadConfig(Record):
         stride: Finest reduction that is scored: 32 (no fusion), 16 or 8.
         hidden_channels: 0 scores the features with a 1×1 convolution, as the paper does; more puts a
             3×3 convolution, BatchNorm and ReLU of that width before each score layer.
-        dropout: Probability of dropping a hidden feature (only with `hidden_channels`).
+        dropout: Probability of dropping an element of what the score layers see: the hidden features, or without
+            `hidden_channels` the backbone's.
         detail: Finer reductions, 4 or 4 and 2, that are scored and added after the fusion of the paper,
             which stops at 8: for poles, signs and other thin things.
         detail_channels: As `hidden_channels`, for these.
@@ -59,8 +60,6 @@ class SkipHeadConfig(Record):
             self.refuse("detail", "goes only with upsampling='bilinear'")
         if not 0 <= self.dropout < 1:
             self.refuse("dropout", "must be in [0, 1)")
-        if self.dropout and not self.hidden_channels:
-            self.refuse("dropout", "needs hidden_channels")
         if self.subpixel > 1 and self.upsampling != "bilinear":
             self.refuse("subpixel", "goes only with upsampling='bilinear'")
 

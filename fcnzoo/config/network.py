@@ -189,7 +189,7 @@ class FCNConfig(Record):
         if self.label_set is not None and len(self.label_set.names) != self.num_classes:
             raise ValueError(
                 f"FCNConfig.label_set: {self.label_set.name!r} has {len(self.label_set.names)} classes, "
-                f"num_classes is {self.num_classes}; give labels that fit, or None"
+                f"num_classes is {self.num_classes}; give a label_set that fits, or None"
             )
         if self.preprocess is not None and len(self.preprocess.mean) != self.backbone.in_channels:
             raise ValueError(

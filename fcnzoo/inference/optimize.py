@@ -89,13 +89,27 @@ class OptimizedFCN(FCN):
         """Of the images it takes."""
         return torch.float32
 
+    def reset_classifier(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - as `FCN.reset_classifier` has them
+        """Refuse.
+
+        Raises:
+            RuntimeError: Always: fresh score layers are there to be trained.
+        """
+        raise RuntimeError("an optimized network keeps its classes; reset those of the network it was made from")
+
     def scores(self, image: Tensor, *, aux: bool | None = None) -> Scores:
         """Compute scores (B, K, h, w), float32; see `FCN.scores`."""
         if aux:
             raise ValueError("aux=True, but an optimized network has no aux head; use the network it was made from")
         check_image(image, self.config.backbone.in_channels, self.dtype)
-        image = self._fit(image).to(self._precision, memory_format=self._memory_format)
-        return Scores(self.head(self.backbone(image)).float(), None, self.grid, None)
+        return Scores(self.head(self.backbone(self._fit(image))).float(), None, self.grid, None)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Compute what the head sees, float32; see `FCN.features`."""
+        return [feature.float() for feature in super().features(image)]
+
+    def _fit(self, image: Tensor) -> Tensor:
+        return super()._fit(image).to(self._precision, memory_format=self._memory_format)
 
 
 def optimize(

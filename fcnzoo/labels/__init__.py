@@ -7,10 +7,11 @@ somebody asks for them. `source` in each file says where its names and colors co
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 from fcnzoo.errors import LabelError, UnknownModelError
 from fcnzoo.files.records import Record, near
@@ -147,17 +148,34 @@ def as_label_set(value: LabelSetLike) -> LabelSet:
     """Return the label set that a set, a list of names or names by number mean.
 
     Raises:
-        TypeError: It is a single text, or does not hold texts.
+        TypeError: It is a single text, has no order, or does not hold texts; a number is none.
         ValueError: A name is empty or comes twice, or there is none; the numbers are not 0, 1, … K−1.
     """
     if isinstance(value, LabelSet):
         return value
+    if isinstance(value, str) and value in _names_of_files():
+        raise TypeError(f"label_set must be a LabelSet or names; fcnzoo.labels.get_label_set({value!r}) gives that set")
     if isinstance(value, Mapping):
-        by_number = {int(number): name for number, name in value.items()}  # JSON has made texts of the numbers
+        by_number = {_number(number): name for number, name in value.items()}
         if sorted(by_number) != list(range(len(value))):
             raise ValueError(f"names by number must have the numbers 0…{len(value) - 1}, got {sorted(by_number)[:10]}")
         value = [by_number[i] for i in range(len(by_number))]
+    elif isinstance(value, Set):
+        raise TypeError(f"label_set must be in the order of the class numbers, and a {type(value).__name__} has none")
+    elif not isinstance(value, Iterable):
+        raise TypeError(
+            f"label_set must be a LabelSet, a list of names or names by number, got {value!r} ({type(value).__name__})"
+        )
     return LabelSet.from_names(value)
+
+
+def _number(key: object) -> int:
+    """Return a class number; JSON has made texts of them."""
+    if isinstance(key, str) and key.isdecimal():
+        return int(key)
+    if isinstance(key, bool) or not isinstance(key, SupportsIndex):
+        raise TypeError(f"names by number must have whole numbers as keys, got {key!r} ({type(key).__name__})")
+    return operator.index(key)
 
 
 def voc_colormap(count: int) -> tuple[Color, ...]:

@@ -15,7 +15,7 @@ from fcnzoo.labels import LabelSet, LabelSetLike
 from fcnzoo.model.evaluating import evaluating
 from fcnzoo.model.heads import DilatedHead, Head, build_heads
 from fcnzoo.model.inputs import check_image, check_target
-from fcnzoo.model.score_rows import carry_rows, score_keys
+from fcnzoo.model.score_rows import carry_rows, score_layers
 from fcnzoo.ops import upsample, upsample_argmax, upsample_cross_entropy
 
 
@@ -193,8 +193,8 @@ class FCN(nn.Module):
         """Give the network other classes: fresh score layers, everything else as it is.
 
         What the score layers say about a class that both label sets have by the same name is kept, as
-        [`create`][fcnzoo.create] does; the log says which. The score layers are new parameters: make the optimizer
-        afterwards.
+        [`create`][fcnzoo.create] does; the log says which. The score layers are new parameters, which an optimizer
+        made before does not know: make it afterwards. All others are the same objects, frozen where they were.
 
         Args:
             num_classes: K.
@@ -203,21 +203,25 @@ class FCN(nn.Module):
         Raises:
             ValueError: Neither is given, they contradict each other, or are impossible.
             TypeError: One of them has a wrong type.
+            RuntimeError: The score layers are not those that the config describes: somebody has replaced them.
         """
         if num_classes is None and label_set is None:
             raise ValueError("reset_classifier needs num_classes or label_set")
-        old, trained = self.state_dict(), self.config
+        trained = self.config
         config = trained.with_classes(num_classes, label_set)
-        scores = score_keys(self, trained.num_classes)
-        like = next(self.head.parameters())
+        old = score_layers(self, trained.num_classes)
         head, aux_head = build_heads(config, self.backbone.features)
-        for name, fresh in (("head", head), ("aux_head", aux_head)):
-            if fresh is not None:
-                kept = {key: old[f"{name}.{key}"] for key in fresh.state_dict() if f"{name}.{key}" not in scores}
-                fresh.load_state_dict(kept, strict=False)
-                setattr(self, name, fresh.to(like).train(getattr(self, name).training))
+        fresh = score_layers(nn.ModuleDict({"head": head, "aux_head": aux_head or nn.Identity()}), config.num_classes)
+        if fresh.keys() != old.keys():
+            raise RuntimeError(
+                f"the network's score layers are {sorted(old)}, its config describes {sorted(fresh)}; "
+                "reset_classifier is for networks as create, build and load return them"
+            )
+        for name, layer in old.items():
+            self.set_submodule(name, fresh[name].to(layer.weight).train(layer.training))
         self.config = config
-        carry_rows(self, config, trained, {key: old[key] for key in scores})
+        weights = {f"{name}.{key}": tensor for name, layer in old.items() for key, tensor in layer.state_dict().items()}
+        carry_rows(self, config, trained, weights)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Put the network on the Hub; see [`fcnzoo.push_to_hub`][fcnzoo.weights.push.push_to_hub] for the options.

@@ -16,17 +16,18 @@ logger = logging.getLogger("fcnzoo")
 
 def score_keys(model: nn.Module, num_classes: int) -> set[str]:
     """Return the names of all weights of a network that depend on its number of classes: the score layers'."""
-    return {f"{name}.{key}" for name, layer in _score_layers(model, num_classes) for key in layer.state_dict()}
+    return {f"{name}.{key}" for name, layer in score_layers(model, num_classes).items() for key in layer.state_dict()}
 
 
-def _score_layers(model: nn.Module, num_classes: int) -> list[tuple[str, nn.Conv2d | nn.ConvTranspose2d]]:
-    return [
-        (name, module)
+def score_layers(model: nn.Module, num_classes: int) -> dict[str, nn.Conv2d | nn.ConvTranspose2d]:
+    """Return the layers of a network that depend on its number of classes, by their names."""
+    return {
+        name: module
         for name, module in model.named_modules()
         if name.startswith(("head.score", "aux_head.score", "head.deconv"))
         and isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
         and _scores(module, num_classes)
-    ]
+    }
 
 
 def _scores(module: nn.Conv2d | nn.ConvTranspose2d, num_classes: int) -> bool:
@@ -73,7 +74,7 @@ def carry_rows(
     if not shared:
         return ()
     own, theirs = (torch.tensor(rows) for rows in zip(*shared, strict=True))
-    for name, layer in _score_layers(model, config.num_classes):
+    for name, layer in score_layers(model, config.num_classes).items():
         for key, tensor in layer.named_parameters(recurse=False):
             if f"{name}.{key}" in weights:  # the weights may be without an aux head
                 source = weights[f"{name}.{key}"].to(tensor.dtype).unflatten(0, (trained.num_classes, -1))

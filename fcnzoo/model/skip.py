@@ -62,8 +62,8 @@ class SkipHead(nn.Module):
             taps[level] = _detail(features, level, name, min(taps.values()))
         self.levels, self.taps = tuple(taps), tuple(taps.values())
         infos = [features[tap] for tap in self.taps]
-        self.num_classes = num_classes
         self.subpixel = config.subpixel
+        self.dropout = nn.Dropout(config.dropout)
         self.score = nn.ModuleDict()
         for level, info in zip(self.levels, infos, strict=True):
             outputs = num_classes * (config.subpixel**2 if level == self.levels[-1] else 1)
@@ -88,9 +88,9 @@ class SkipHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Fuse the features to scores (B, K, h, w) of the finest one's size (times `subpixel`)."""
         scorers = list(self.score.values())
-        scores = scorers[0](features[self.taps[0]])
+        scores = self._score(scorers[0], features[self.taps[0]])
         for scorer, tap, times, crop in zip(scorers[1:], self.taps[1:], self._finer[1:], self._crops, strict=True):
-            finer = scorer(features[tap])
+            finer = self._score(scorer, features[tap])
             if times > 1:
                 finer = upsample(finer, FIT, (round(finer.shape[-2] * times), round(finer.shape[-1] * times)))
             if crop is None:
@@ -101,6 +101,10 @@ class SkipHead(nn.Module):
         if len(scorers) == 1:
             scores = self._spread(scores)
         return scores if self.deconv is None else self.deconv(scores)
+
+    def _score(self, scorer: nn.Module, feature: Tensor) -> Tensor:
+        """Score a feature. Hidden layers have their own dropout; it is not the scorer's, whose weights keep names."""
+        return scorer(self.dropout(feature) if isinstance(scorer, nn.Conv2d) else feature)
 
     def _spread(self, scores: Tensor) -> Tensor:
         return F.pixel_shuffle(scores, self.subpixel) if self.subpixel > 1 else scores

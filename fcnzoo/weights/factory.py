@@ -101,9 +101,12 @@ def create(
     return model.to(device=device, dtype=dtype)
 
 
+# The one place outside `backbones/` and `weights/converters/` for words of other libraries: they name no layer here,
+# they are only answered.
 FOREIGN_WORDS = {
     "in_chans": "in_channels=",
     "classes": "num_classes=, or label_set= for their names",
+    "num_labels": "num_classes=, or label_set= for their names",
     "labels": "label_set=",
     "id2label": "label_set=",
     "class_names": "label_set=",
@@ -112,6 +115,7 @@ FOREIGN_WORDS = {
     "encoder_weights": "pretrained_backbone=True for ImageNet weights of the backbone, pretrained=True for the whole",
     "encoder_depth": "the head's name: fcn32s, fcn16s and fcn8s say how fine the finest feature is",
     "encoder_output_stride": "output_stride=",
+    "replace_stride_with_dilation": "output_stride=",
     "weights": "pretrained=True; a tag in the name says which: 'fcn_resnet50.coco_voc'",
     "weights_backbone": "pretrained_backbone=True, or the path of a .safetensors file",
     "backbone_weights": "pretrained_backbone=True, or the path of a .safetensors file",
@@ -122,6 +126,7 @@ FOREIGN_WORDS = {
     "dropout": "head={'dropout': …}",
     "features_only": "model.features(image), which every network has",
     "out_indices": "model.features(image), which gives all of them",
+    "img_size": "no argument: networks take images of any size",
     "activation": "softmax on the logits, or model.predict(image) for labels",
     "progress": "no argument: downloads go to the log",
 }
@@ -231,6 +236,8 @@ def _configure(
     """Put the caller's other wishes into a config."""
     changes: dict[str, Any] = {}
     if head is not None:
+        if not isinstance(head, Mapping):
+            raise TypeError(f"head must be options by name, {{'dropout': 0.1}}, got {head!r} ({type(head).__name__})")
         changes["head"] = type(config.head).from_dict({**config.head.to_dict(), **head}, where="head")
     backbone: dict[str, Any] = {}
     if in_channels is not None and in_channels != config.backbone.in_channels:

@@ -24,7 +24,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 def restore(config: FCNConfig, trained: FCNConfig, file: SafetensorsFile, dtype: torch.dtype, mapped: bool) -> FCN:
     """Build a network of `config` without memory or time, and fill it from the file of one of `trained`.
 
-    See `fcnzoo.weights.load.load_as` for what may differ.
+    See `load_as` in `weights/load.py` for what may differ.
 
     Args:
         config: What to build.

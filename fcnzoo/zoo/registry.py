@@ -1,7 +1,7 @@
 """The registry: which models there are, and what a name means. Nothing here imports torch.
 
-Models come from three places: they are built in (`fcnzoo.zoo.entries`), other packages bring them
-(`fcnzoo.zoo.plugins`), or somebody called `register`.
+Models come from three places: they are built in (`zoo/entries/`), other packages bring them
+(`zoo/plugins.py`), or somebody called `register`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
         [project.entry-points."fcnzoo.models"]
         fcn8s_fields = "fcnzoo_fields:SPECS"
 
-    where `SPECS` is a `ModelSpec`, an iterable of them, or a function that returns either (see `fcnzoo.zoo.plugins`).
+    where `SPECS` is a `ModelSpec`, an iterable of them, or a function that returns either (see `zoo/plugins.py`).
 
     Args:
         spec: The entry.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,13 +221,26 @@ def test_the_fastest_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (found.winograd > 0) == found.channels_last
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 5e-2)])
+def test_features_are_those_of_the_plain_network(dtype: Any, tolerance: float) -> None:
+    """`features` takes and gives float32 in every precision, of the plain network's shapes and values."""
+    model = network("timm/test_resnet")
+    image = torch.randn(1, 3, 33, 47)
+    fast = fcnzoo.optimize(model, dtype=dtype, size=(32, 32))
+    with torch.no_grad():
+        for found, want in zip(fast.features(image), model.features(image), strict=True):
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, want, rtol=0, atol=tolerance * want.abs().max().item())
+
+
 def test_it_is_for_inference_only() -> None:
-    """Training, saving, aux scores and optimizing twice are refused with what to do."""
+    """Training, saving, other classes, aux scores and optimizing twice are refused with what to do."""
     fast = fcnzoo.optimize(network("timm/test_resnet"), dtype="float32", size=(32, 32))
     for call, text in (
         (fast.train, "inference only"),
         (fast.state_dict, "cannot be saved"),
         (lambda: fcnzoo.save(fast, "nowhere"), "cannot be saved"),
+        (lambda: fast.reset_classifier(3), "keeps its classes; reset those of the network it was made from"),
     ):
         with pytest.raises(RuntimeError, match=text):
             call()

@@ -173,6 +173,29 @@ def test_hidden_layer_comes_before_each_score() -> None:
         assert score.weight.shape == (5, 4, 1, 1)
 
 
+def test_dropout_without_hidden_layers() -> None:
+    """It drops elements of the features before each score layer, in training only; weights keep their names."""
+    plain = SkipHead(SkipHeadConfig(stride=32, init="xavier"), INFOS, 5, "x")
+    head = SkipHead(SkipHeadConfig(stride=32, init="xavier", dropout=0.4), INFOS, 5, "x")
+    assert head.state_dict().keys() == plain.state_dict().keys()
+    plain.load_state_dict(head.state_dict())
+    maps = features()
+    torch.manual_seed(1)
+    found = head.train()(maps)
+    torch.manual_seed(1)
+    score = head.score["32"]
+    assert torch.equal(found, F.conv2d(F.dropout(maps[3], 0.4), score.weight, score.bias))
+    assert torch.equal(head.eval()(maps), plain(maps))
+    fused = SkipHead(SkipHeadConfig(init="xavier", dropout=0.4), INFOS, 5, "x")
+    for level in (8, 16):  # silence the others' scores: what is left of this level is dropped too
+        weights = {
+            key: value if f".{level}." in key else torch.zeros_like(value) for key, value in fused.state_dict().items()
+        }
+        silent = SkipHead(SkipHeadConfig(init="xavier", dropout=0.4), INFOS, 5, "x")
+        silent.load_state_dict(weights)
+        assert not torch.equal(silent.train()(maps), silent.eval()(maps)), level
+
+
 @pytest.mark.parametrize(("kind", "groups"), [("deconv", 1), ("deconv_depthwise", 5)])
 @pytest.mark.parametrize("stride", [8, 32])
 def test_learned_deconvolution_starts_bilinear(kind, groups: int, stride) -> None:

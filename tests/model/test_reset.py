@@ -61,6 +61,31 @@ def test_classes_of_the_same_name_keep_their_scores(label_set: list[str] | Mappi
     torch.testing.assert_close(after[:, 2], before[:, 0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_what_is_no_score_layer_is_the_same_object(name: str) -> None:
+    """Modules, their hooks and what is frozen stay; score layers are new, trainable parameters."""
+    model = network(name).requires_grad_(False)
+    before, modules, calls = dict(model.named_parameters()), (model.head, model.aux_head), []
+    model.head.register_forward_hook(lambda *_: calls.append(1))
+    model.reset_classifier(5)
+    scores = score_keys(model, 5)
+    for key, parameter in model.named_parameters():
+        assert (parameter is before[key]) == (key not in scores), key
+        assert parameter.requires_grad == (key in scores), key
+    assert (model.head, model.aux_head) == modules
+    model.eval()(torch.randn(1, 3, 33, 47))
+    assert calls == [1]
+
+
+def test_score_layers_of_somebody_else() -> None:
+    """Where the layers are not those of the config nothing is changed in silence."""
+    model = network()
+    model.head.score["8"] = torch.nn.Identity()
+    with pytest.raises(RuntimeError, match=r"score layers are .*head\.score\.16.*its config describes"):
+        model.reset_classifier(5)
+    assert model.num_classes == 3
+
+
 def test_what_cannot_be_reset() -> None:
     """Nothing given, a contradiction, numbers with gaps: errors, and the network stays as it is."""
     model = network()

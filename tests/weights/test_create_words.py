@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
 import fcnzoo
+from fcnzoo.config import SkipHeadConfig
 from fcnzoo.weights.factory import FOREIGN_WORDS, create
 
 
@@ -18,7 +20,8 @@ def test_options_of_the_head() -> None:
         "hidden_channels": 8,
         "dropout": 0.25,
     }
-    assert fcnzoo.create("fcn_resnet18", head={"dropout": 0.5}, device="meta").head.dropout.p == 0.5
+    for name in ("fcn8s_resnet18", "fcn_resnet18"):
+        assert fcnzoo.create(name, head={"dropout": 0.5}, device="meta").head.dropout.p == 0.5
 
 
 @pytest.mark.parametrize(
@@ -27,10 +30,13 @@ def test_options_of_the_head() -> None:
         ({"droput": 0.1}, "head has no field 'droput'.*dropout"),
         ({"stride": 7}, "stride"),
         ({"dropout": 2.0, "hidden_channels": 8}, "dropout must be in"),
+        ({"kind": "dilated"}, "kind must be one of"),
+        ("dropout", "head must be options by name.*'dropout' \\(str\\)"),
+        (SkipHeadConfig(), "head must be options by name.*SkipHeadConfig"),
     ],
 )
-def test_wrong_options_of_the_head(options: dict[str, object], error: str) -> None:
-    """An unknown field or an impossible value says what there is."""
+def test_wrong_options_of_the_head(options: Any, error: str) -> None:
+    """An unknown field, an impossible value, or what is no mapping says what there is."""
     with pytest.raises((ValueError, TypeError), match=error):
         fcnzoo.create("fcn8s_resnet18", head=options, device="meta")
 

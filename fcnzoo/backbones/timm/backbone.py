@@ -25,7 +25,7 @@ from fcnzoo.files.records import near
 class TimmBackbone(Backbone):
     """Any timm network, cut at the ends of its stages, or at three depths where it has no stages.
 
-    What a family needs to run on any image is in `fcnzoo.backbones.timm.families`. Features are timm's own
+    What a family needs to run on any image is in `backbones/timm/families.py`. Features are timm's own
     (`features_only=True`); transformers' are the residual stream of a block, without the network's final norm.
 
     Args:

@@ -24,7 +24,7 @@ class TimmFamily:
             the weights; `None`: `"resize"` where timm marks the size as fixed, else `"pad"`.
         multiple: Image sides must be a multiple of this; `"native"`: of the size of the pretrained weights;
             `None`: the coarsest reduction.
-        out_indices: Which of timm's features are taken; `None`: see `fcnzoo.backbones.timm.taps`.
+        out_indices: Which of timm's features are taken; `None`: see `backbones/timm/taps.py`.
         margin: Zeros around the image at (top and left, bottom and right), and features cropped to the image.
         centers: Pixel in the middle of what the first cell of each feature sees, without the margin; empty: half a
             reduction. By them features are cropped at the top and left.
@@ -32,7 +32,7 @@ class TimmFamily:
             (which no meta device, no export and no GPU without waiting can do).
         channels: Channels of the image the network takes, if it takes only one number of them.
         global_attention: Its attention is between all cells of a map, normalized over them, and knows no tables of
-            positions: dilation then means the same as for a global average (see `fcnzoo.backbones.dilation.rule`).
+            positions: dilation then means the same as for a global average (see `backbones/dilation/rule.py`).
         nearly: Its reductions are rounded, so that sizes of features may differ by one.
         note: One line for the user.
     """

@@ -34,7 +34,7 @@ class TorchvisionBackbone(Backbone):
     """A torchvision classifier, cut at the ends of its stages, or at three depths where it has none.
 
     Output strides are reached by torchvision's own option (`replace_stride_with_dilation`, MobileNetV3's `dilated`)
-    where the network honors it (not all that accept it do), else by the rule of `fcnzoo.backbones.dilation.rule`, else
+    where the network honors it (not all that accept it do), else by the rule of `backbones/dilation/rule.py`, else
     by resizing features.
 
     Args:

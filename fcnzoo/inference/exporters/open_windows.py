@@ -1,4 +1,4 @@
-"""torchvision's windows of attention on maps of open size; timm's are in `fcnzoo.inference.exporters.open_sizes`."""
+"""torchvision's windows of attention on maps of open size; timm's are in `open_sizes.py`."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def sum_band(
 
 
 def keyed_band(key):
-    """Return `sum_band` for numba to keep on disk; see `fcnzoo.ops.labels.loops.keyed_rows`."""
+    """Return `sum_band` for numba to keep on disk; see `keyed_rows` in `ops/labels/loops.py`."""
 
     def band(
         scores, labels, ignored, terms, nodes, starts, wy, begin, end, cuts, chunks, wx, gradient, cover, border, result

@@ -75,14 +75,14 @@ out: the 769×769 networks, which want corners aligned and a sliding window, and
 
 @functools.cache
 def _config(backbone: str, data: DataSet) -> FCNConfig:
-    labels = get_label_set(data.label_set)
+    label_set = get_label_set(data.label_set)
     return FCNConfig(
         # Images run at their own size.
         backbone=BackboneConfig(backbone, output_stride=8, size_multiple=1),
         head=DilatedHeadConfig(hidden_channels=512, num_convs=2, concat_input=True),
         aux_head=DilatedHeadConfig(hidden_channels=256),
-        num_classes=len(labels),
-        label_set=labels,
+        num_classes=len(label_set),
+        label_set=label_set,
         preprocess=IMAGENET_255.replace(resize=data.resize),
         loss=LossConfig(aux_weight=0.4),
     )
