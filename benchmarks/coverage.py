@@ -39,7 +39,7 @@ from fcnzoo.config import BackboneConfig, FCNConfig
 from fcnzoo.model.fcn import FCN
 from fcnzoo.model.heads import DilatedHead, SkipHead, build_head
 from fcnzoo.zoo.catalog import AS_BUILDABLE
-from fcnzoo.zoo.registry import HEADS, OUTPUT_STRIDES, head_config
+from fcnzoo.zoo.heads import HEADS, OUTPUT_STRIDES, head_config
 
 ROWS = Path(__file__).parent / "coverage.jsonl"
 TABLE = Path(__file__).parents[1] / "docs" / "coverage.json"

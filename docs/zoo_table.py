@@ -9,7 +9,7 @@ from typing import Any
 
 import fcnzoo
 from fcnzoo.zoo.catalog import AS_BUILDABLE
-from fcnzoo.zoo.registry import HEADS
+from fcnzoo.zoo.heads import HEADS
 
 COVERAGE = Path(__file__).parent / "coverage.json"
 """Written by `python -m benchmarks.coverage`."""

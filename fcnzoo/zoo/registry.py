@@ -8,22 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
-from typing import Literal
 
-from fcnzoo.config import (
-    BackboneConfig,
-    ContextHeadConfig,
-    DilatedHeadConfig,
-    FCNConfig,
-    HeadConfig,
-    LRASPPHeadConfig,
-    SkipHeadConfig,
-)
 from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import UnknownModelError
 from fcnzoo.files.records import near
 from fcnzoo.zoo.catalog import PAPER, backbone_names, heads_by_backbone, timm_names, torchvision_names
 from fcnzoo.zoo.entries import ALIASES, DEFAULT_MODEL, ENTRIES
+from fcnzoo.zoo.heads import HEADS, HeadName, head_config
 from fcnzoo.zoo.plugins import Plugins
 
 __all__ = [
@@ -38,25 +29,6 @@ __all__ = [
     "list_models",
     "register",
 ]
-
-HeadName = Literal["fcn32s", "fcn16s", "fcn8s", "fcn", "deeplabv3", "lraspp"]
-
-HEADS: dict[str, HeadConfig] = {
-    "fcn32s": SkipHeadConfig(stride=32),
-    "fcn16s": SkipHeadConfig(stride=16),
-    "fcn8s": SkipHeadConfig(stride=8),
-    "fcn": DilatedHeadConfig(),
-    "deeplabv3": ContextHeadConfig(),
-    "lraspp": LRASPPHeadConfig(),
-}
-"""What stands before the underscore in a model's name; the last three are called so by torchvision."""
-
-OUTPUT_STRIDES: dict[str, Literal[8, 16]] = {"fcn": 8, "deeplabv3": 8, "lraspp": 16}
-"""To which the backbone is dilated for heads that do not fuse its own strides: 8 as in torchvision's ResNets; 16 as
-for MobileNetV3 (Howard et al. 2019, section 6.4)."""
-
-WITH_AUX = ("fcn", "deeplabv3")
-"""Heads that have an auxiliary head beside them by default, as in torchvision."""
 
 _registered: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
 _plugins = Plugins({**_registered, **ALIASES})
@@ -275,24 +247,6 @@ def check_backbone(name: str) -> str:
 
 def _on_the_fly(head: str, backbone: str, name: str) -> ModelSpec:
     return ModelSpec(name=name, config=head_config(head, backbone), description=f"{head} on {backbone}")
-
-
-def head_config(head: str, backbone: str) -> FCNConfig:
-    """Return the config of a head, with its defaults, on a backbone given by its full name."""
-    return FCNConfig(
-        backbone=BackboneConfig(backbone, output_stride=OUTPUT_STRIDES.get(head)),
-        head=HEADS[head],
-        aux_head=DilatedHeadConfig() if head in WITH_AUX else None,
-    )
-
-
-def head_name(head: HeadConfig) -> str:
-    """Return what a model's name says of a head, whatever its options."""
-    return next(
-        name
-        for name, config in HEADS.items()
-        if config.kind == head.kind and getattr(config, "stride", None) == getattr(head, "stride", None)
-    )
 
 
 def _unknown(name: str, head: str, backbone: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 import fcnzoo
 from fcnzoo.config import SkipHeadConfig
-from fcnzoo.weights.factory import FOREIGN_WORDS, create
+from fcnzoo.weights.factory import create
+from fcnzoo.weights.foreign_words import FOREIGN_WORDS
 
 
 def test_options_of_the_head() -> None:

@@ -9,7 +9,7 @@ import fcnzoo
 from fcnzoo.config import FCNConfig, SkipHeadConfig
 from fcnzoo.config.spec import ModelSpec
 from fcnzoo.zoo.entries import DEFAULT_MODEL, ENTRIES
-from fcnzoo.zoo.registry import HEADS
+from fcnzoo.zoo.heads import HEADS
 
 NAMES = [spec.name for spec in ENTRIES]
 

@@ -16,7 +16,8 @@ from fcnzoo.config import (
 from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import FCNZooError, UnknownModelError
 from fcnzoo.zoo import registry
-from fcnzoo.zoo.registry import ALIASES, HEADS, get_spec, head_name, list_backbones, list_models, register, split_name
+from fcnzoo.zoo.heads import HEADS, head_name
+from fcnzoo.zoo.registry import ALIASES, get_spec, list_backbones, list_models, register, split_name
 
 CONFIG = FCNConfig(BackboneConfig("timm/test_resnet"), SkipHeadConfig())
 CAMVID = Weights(tag="camvid", dataset="CamVid", license="CC-BY-4.0")

@@ -29,7 +29,8 @@ from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, listed, use
 from fcnzoo.weights.converters.receipt import RULES_VERSION, receipt
 from fcnzoo.weights.converters.torch_file import read_torch
 from fcnzoo.weights.converters.torchvision import plan_torchvision
-from fcnzoo.zoo.registry import get_spec, head_name
+from fcnzoo.zoo.heads import head_name
+from fcnzoo.zoo.registry import get_spec
 
 __all__ = ["RULES_VERSION", "SOURCES", "Rename", "convert", "read_caffemodel"]
 
