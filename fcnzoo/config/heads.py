@@ -30,7 +30,8 @@ class SkipHeadConfig(Record):
         detail: Finer reductions, 4 or 4 and 2, that are scored and added after the fusion of the paper,
             which stops at 8: for poles, signs and other thin things.
         detail_channels: As `hidden_channels`, for these.
-        init: Score layers start at zero (the paper) or from Xavier's uniform distribution.
+        init: Score layers start at zero (the paper), from Xavier's uniform distribution, or from a normal one of
+            deviation 0.03, which lets hidden layers and backbone learn from the first step.
         subpixel: Side of the block of scores that the finest score layer gives for each feature: 2 doubles
             the resolution of the scores (dense upsampling convolution, Wang et al. 2018). 1: the paper.
         upsampling: `"bilinear"`: the frozen bilinear sampling of the scores. `"deconv"`: the scores are
@@ -44,7 +45,7 @@ class SkipHeadConfig(Record):
     dropout: float = 0.0
     detail: tuple[Literal[4, 2], ...] = ()
     detail_channels: int = 0
-    init: Literal["zero", "xavier"] = "zero"
+    init: Literal["zero", "xavier", "normal"] = "zero"
     subpixel: Literal[1, 2, 4, 8] = 1
     upsampling: Literal["bilinear", "deconv", "deconv_depthwise"] = "bilinear"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,54 @@ class PhotometricJitter(JointTransform):
         matrix = (saturation * torch.eye(3) + (1 - saturation) * luma) * (brightness * contrast)
         pixels = torch.addmm(torch.tensor((1 - contrast) * gray).expand(3, 1), matrix, pixels).clamp_(0, 1)
         return wrap(pixels.view(inpt.shape), inpt)
+
+
+class RandomIllumination(JointTransform):
+    """Vary exposure, color temperature and tone curve, as between noon, shade and dusk; masks stay.
+
+    `(factor · gain_c · v) ** gamma`, cut off at 1 before the power, for values v in 0…1. The gain is 1 + t for red,
+    1 − t for blue and 1 for green.
+
+    Args:
+        exposure: Smallest and largest factor; log-uniform.
+        gamma: Smallest and largest power; log-uniform. More than 1 darkens.
+        temperature: Largest |t|; uniform.
+
+    Takes a uint8 image (3, H, W), or floats in 0…1; gives float32 in 0…1.
+    """
+
+    def __init__(
+        self,
+        exposure: tuple[float, float] = (1.0, 1.0),
+        gamma: tuple[float, float] = (1.0, 1.0),
+        temperature: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, (low, high) in (("exposure", exposure), ("gamma", gamma)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be (low, high) with 0 < low ≤ high, got {(low, high)}")
+        if not 0 <= temperature < 1:
+            raise ValueError(f"temperature must be in [0, 1), got {temperature}")
+        self.exposure, self.gamma, self.temperature = exposure, gamma, temperature
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002 - torchvision's signature
+        """Draw the factor, the power and the temperature."""
+        draws = torch.rand(3, dtype=torch.float64).tolist()
+        factor, gamma = (
+            low * (high / low) ** draw for (low, high), draw in zip((self.exposure, self.gamma), draws[:2], strict=True)
+        )
+        return {"factor": factor, "gamma": gamma, "temperature": self.temperature * (2 * draws[2] - 1)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Apply them to the image."""
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        if inpt.shape[0] != 3:
+            raise ValueError(f"random illumination is for RGB images (3, H, W), got {tuple(inpt.shape)}")
+        shift = params["temperature"]
+        gains = torch.tensor([1 + shift, 1, 1 - shift]) * params["factor"]
+        pixels = (_unit_range(inpt) * gains.view(3, 1, 1)).clamp_(0, 1).pow_(params["gamma"])
+        return wrap(pixels, inpt)
 
 
 class Normalize(JointTransform):
@@ -109,12 +158,17 @@ def make_transform(
     scale: tuple[float, float] = (0.5, 2.0),
     flip: float = 0.5,
     jitter: float = 0.3,
+    exposure: tuple[float, float] = (1.0, 1.0),
+    gamma: tuple[float, float] = (1.0, 1.0),
+    temperature: float = 0.0,
+    blur: float = 0.0,
+    noise: float = 0.0,
     ignore_index: int = 255,
 ) -> v2.Compose:
     """Return the transform from a data set's pairs to a network's input and target.
 
-    In training: random scale and crop, flip, photometric jitter, normalization, padding with the mean
-    color and `ignore_index` at a random place. Otherwise: normalization alone (the image, not the
+    In training: random scale and crop, flip, photometric jitter, illumination, blur and noise, normalization, padding
+    with the mean color and `ignore_index` at a random place. Otherwise: normalization alone (the image, not the
     mask, resized if the network's preprocessing says so).
 
     Args:
@@ -125,6 +179,11 @@ def make_transform(
         scale: Range of the random scale; log-uniform.
         flip: Probability of a left-right flip.
         jitter: Brightness, contrast and saturation vary by ± this share; 0: not at all.
+        exposure: Range of the random exposure, as `gamma` and `temperature` one of `RandomIllumination`'s.
+        gamma: Range of the random power of the values.
+        temperature: Largest shift between red and blue.
+        blur: Every other picture is blurred, by a Gaussian of up to this deviation in pixels; 0: none.
+        noise: Every other picture gets normal noise of this deviation, for values in 0…1; 0: none.
         ignore_index: Target value of the padding: the label set's.
 
     Returns:
@@ -145,6 +204,13 @@ def make_transform(
         steps.append(v2.RandomHorizontalFlip(flip))
     if jitter:
         steps.append(PhotometricJitter(jitter))
+    if (*exposure, *gamma, temperature) != (1, 1, 1, 1, 0):
+        steps.append(RandomIllumination(exposure, gamma, temperature))
+    if blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(2 * math.ceil(3 * blur) + 1, (min(0.1, blur), blur))]))
+    if noise:
+        steps += [v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)]
+        steps += [v2.RandomApply([v2.GaussianNoise(sigma=noise)])]
     steps.append(Normalize(preprocess))
     if crop_size is not None:
         steps.append(RandomPad(crop_size, ignore_index))

@@ -52,15 +52,13 @@ def _folder_labels(recipe: Recipe) -> LabelSet:
 
 def set_transform(recipe: Recipe, train: SegmentationDataset, model: FCN) -> None:
     """Give the training split the transform that fits the model's preprocessing; evaluation brings its own."""
-    augment = recipe.augment
+    augment = dataclasses.asdict(recipe.augment)
     train.transform = make_transform(
         model.preprocess,
         train=True,
-        crop_size=augment.crop,
-        scale=augment.scale,
-        flip=augment.flip,
-        jitter=augment.jitter,
+        crop_size=augment.pop("crop"),
         ignore_index=model.config.loss.ignore_index,
+        **augment,
     )
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fcnzoo.files.records import Record, near
+from fcnzoo.training.data_sections import AugmentSection, DataSection
 from fcnzoo.training.sections import (
-    AugmentSection,
-    DataSection,
     LossSection,
     ModelSection,
     OptimSection,

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 from fcnzoo.config.heads import HeadConfig
-from fcnzoo.config.spec import Layout
 from fcnzoo.files.records import Record
 
 
@@ -60,44 +59,6 @@ class ModelSection(Record):
     geometry: Literal["paper", "same"] | None = None
     init_from: str | None = None
     head: HeadSection = field(default_factory=HeadSection)
-
-
-@dataclass(frozen=True)
-class DataSection(Record):
-    """Which pictures.
-
-    Attributes:
-        dataset: Layout of the data set.
-        root: Its folder.
-        train_split: Split that is trained on.
-        val_split: Split by which the best weights are chosen.
-        label_set: For `"folder"`: name of a label set the library knows, or `None` with `class_names`.
-        class_names: For `"folder"`: one name per class, in the order of the mask values.
-        num_workers: Processes that read and augment pictures; 0 does it in the training process.
-        val_batch_size: Pictures that are evaluated at once.
-    """
-
-    dataset: Layout
-    root: str = ""
-    train_split: str = "train"
-    val_split: str = "val"
-    label_set: str | None = None
-    class_names: tuple[str, ...] = ()
-    num_workers: int = 0
-    val_batch_size: int = 4
-
-    def check(self) -> None:
-        """See `Record.check`."""
-        if self.num_workers < 0:
-            self.refuse("num_workers", "must be 0 or more")
-        if self.val_batch_size < 1:
-            self.refuse("val_batch_size", "must be at least 1")
-        if self.dataset != "folder" and (self.label_set or self.class_names):
-            raise ValueError(
-                f"DataSection.label_set and class_names are for dataset = 'folder'; {self.dataset!r} brings its own"
-            )
-        if self.dataset == "folder" and self.label_set and self.class_names:
-            raise ValueError("DataSection: give label_set or class_names, not both")
 
 
 @dataclass(frozen=True)
@@ -221,34 +182,6 @@ class LossSection(Record):
             self.refuse("weight_power", "must be positive")
         if self.max_weight <= 0:
             self.refuse("max_weight", "must be positive")
-
-
-@dataclass(frozen=True)
-class AugmentSection(Record):
-    """How training pictures are varied.
-
-    Attributes:
-        crop: Height and width in pixels of the pictures trained on.
-        scale: Range of the random scale.
-        flip: Probability of a left-right flip.
-        jitter: Strength of the random brightness, contrast and saturation; 0: none.
-    """
-
-    crop: tuple[int, int] = (480, 480)
-    scale: tuple[float, float] = (0.5, 2.0)
-    flip: float = 0.5
-    jitter: float = 0.3
-
-    def check(self) -> None:
-        """See `Record.check`."""
-        if min(self.crop) < 1:
-            self.refuse("crop", "must be at least 1 × 1")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            self.refuse("scale", "must be 0 < low ≤ high")
-        if not 0 <= self.flip <= 1:
-            self.refuse("flip", "must be in [0, 1]")
-        if not 0 <= self.jitter < 1:
-            self.refuse("jitter", "must be in [0, 1)")
 
 
 @dataclass(frozen=True)
