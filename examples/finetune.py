@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fcnzoo
-from fcnzoo.training import Recipe, train
+from fcnzoo.training import Recipe
 
 
 def main(data: Path, classes: Sequence[str], out: Path, changes: Sequence[str]) -> None:
@@ -25,8 +25,8 @@ def main(data: Path, classes: Sequence[str], out: Path, changes: Sequence[str]) 
         data=recipe.data.replace(root=str(data), class_names=tuple(classes)),
         run=recipe.run.replace(out=str(out)),
     )
-    # Data are checked whole before the first step. A run that was stopped goes on with train(recipe, resume=True).
-    result = train(recipe)
+    # Data are checked whole before the first step; a run that was stopped goes on with `resume=True`.
+    result = fcnzoo.train(recipe)
     print(f"best after epoch {result.epoch}: mean IoU {result.mean_iou:.3f}")
 
     # `best` is a folder like any other model's: for `load`, for `fcnzoo segment --model`, for `push_to_hub`.

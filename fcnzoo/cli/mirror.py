@@ -68,7 +68,7 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
                     shutil.copyfile(source / file, temporary / file)
             bundle.write_digests(temporary)
         bundle.check_digests(folder, weights.sha256)
-    return folder, bundle.digests_of(folder)[WEIGHTS_FILE]
+    return folder, bundle.read_digests(folder)[WEIGHTS_FILE]
 
 
 def _same(folder: Path, source: Path) -> bool:
@@ -80,6 +80,6 @@ def _same(folder: Path, source: Path) -> bool:
 
     try:
         bundle.check_digests(folder, hash_file(source / WEIGHTS_FILE))
-        return bundle.digests_of(folder)[CONFIG_FILE] == hash_file(source / CONFIG_FILE)
+        return bundle.read_digests(folder)[CONFIG_FILE] == hash_file(source / CONFIG_FILE)
     except WeightsError:
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fcnzoo.files.atomic import atomic
+from fcnzoo.files.reading import open_file
 
 
 class Digest(NamedTuple):
@@ -25,6 +26,15 @@ class Digest(NamedTuple):
     def __str__(self) -> str:
         """Return it as error texts show it: `sha256 1167a1af`."""
         return f"{self.kind} {self.value}"
+
+    def mismatch(self, path: str | Path) -> str | None:
+        """Hash a file; return the digest it has if it is not this one.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        found = hash_file(path, self.kind)
+        return None if self.value and found.startswith(self.value.lower()) else found
 
 
 def cache_folder() -> Path:
@@ -43,7 +53,7 @@ def hash_file(path: str | Path, kind: str = "sha256") -> str:
     Raises:
         OSError: It cannot be read.
     """
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         if kind == "git":
             start = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
             return hashlib.file_digest(file, start.copy).hexdigest()
@@ -51,7 +61,7 @@ def hash_file(path: str | Path, kind: str = "sha256") -> str:
 
 
 def wrong_digest(path: str | Path, digest: Digest) -> str | None:
-    """Hash a file; return the digest it has if that is not the one it must have.
+    """Return what `Digest.mismatch` does, but hash no file twice.
 
     A file that passed is remembered in the cache folder with its size and time of change, and is not
     hashed again while both stay the same.
@@ -69,8 +79,8 @@ def wrong_digest(path: str | Path, digest: Digest) -> str | None:
     note = cache_folder() / "verified" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     if _read(note) == seen:
         return None
-    found = hash_file(path, digest.kind)
-    if not digest.value or not found.startswith(digest.value.lower()):
+    found = digest.mismatch(path)
+    if found is not None:
         return found
     try:
         with atomic(note, "w") as file:

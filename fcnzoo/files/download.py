@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
-from fcnzoo.files.digests import Digest, hash_file
+from fcnzoo.files.digests import Digest
 from fcnzoo.version import __version__
 
 PAUSES = (0.5, 2.0)
@@ -51,8 +51,8 @@ def download(url: str, path: Path, digest: Digest | None = None) -> Path:
         except (OSError, http.client.HTTPException) as error:
             reason = f"{getattr(error, 'reason', error)}"
         else:
-            found = None if digest is None else hash_file(path, digest.kind)
-            if digest is None or (found or "").startswith(digest.value):
+            found = None if digest is None else digest.mismatch(path)
+            if digest is None or found is None:
                 return path
             path.unlink(missing_ok=True)
             reason = f"its {digest.kind} is {found}, it should be {digest.value}: the file is damaged or another one"
@@ -106,8 +106,8 @@ def download_from_drive(file_id: str, path: Path, digest: Digest | None = None) 
     try:
         if gdown.download(id=file_id, output=str(temporary), quiet=True) is None or not temporary.is_file():
             raise WeightsError(f"{address}: Google Drive did not give it (too many downloads today?); try again later")
-        found = None if digest is None else hash_file(temporary, digest.kind)
-        if digest is not None and not (found or "").startswith(digest.value):
+        found = None if digest is None else digest.mismatch(temporary)
+        if digest is not None and found is not None:
             raise WeightsError(f"{address}: its {digest.kind} is {found}, it should be {digest.value}")
         temporary.replace(path)
     except (OSError, RuntimeError, ValueError) as error:

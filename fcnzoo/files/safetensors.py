@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.download import not_the_file
+from fcnzoo.files.reading import open_file
 from fcnzoo.files.records import read_json
 
 MAX_HEADER = 4 * 2**20
@@ -152,7 +153,7 @@ def open_safetensors(path: str | Path, file: BufferedReader | None = None) -> It
     """
     path = Path(path)
     try:
-        opened = file or path.open("rb")
+        opened = file or open_file(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
     with opened:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from fcnzoo.files.atomic import default_mode, sync, umask
+from fcnzoo.files.reading import open_file
 
 PENDING = ".fcnzoo-pending"
 """Folder inside a folder of files that change together: those that have not been moved into place yet."""
@@ -27,9 +27,9 @@ def atomic_together(folder: str | Path) -> Iterator[Path]:
     """Give an empty folder whose files take their places in `folder` together, or not at all.
 
     No file system replaces several files in one step, so the step is the renaming of the finished files'
-    folder to `PENDING`, inside `folder`. Before it, everything is as it was. After it, `current` finds the
+    folder to `PENDING`, inside `folder`. Before it, everything is as it was. After it, `open_current` finds the
     new files wherever they are; they are moved to their names at once, or, if the process dies first, by the
-    next `settle`. Other files in `folder` are never touched.
+    next `finish_pending`. Other files in `folder` are never touched.
 
     Args:
         folder: Made if it is missing.
@@ -93,14 +93,8 @@ def open_current(folder: str | Path, name: str) -> BufferedReader:
     pending = _pending(folder)
     if pending is not None:
         with contextlib.suppress(FileNotFoundError):
-            return _open(pending / name)
-    return _open(folder / name)
-
-
-def _open(path: Path) -> BufferedReader:
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer for ever
-        raise OSError(errno.EINVAL, "it is no regular file", path)
-    return path.open("rb")
+            return open_file(pending / name)
+    return open_file(folder / name)
 
 
 def _pending(folder: Path) -> Path | None:

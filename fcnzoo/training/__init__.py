@@ -1,10 +1,7 @@
 """Training, on Hugging Face Accelerate, from recipes.
 
 ```python
-from fcnzoo.training import Recipe, train
-
-recipe = Recipe.load("camvid_lite0", ["data.root=camvid", "run.out=runs/lite0"])
-result = train(recipe)
+result = fcnzoo.train("camvid_lite0", ["data.root=camvid", "run.out=runs/lite0"])
 ```
 
 Public names: `train`, `Recipe`, `list_recipes`, `TrainingResult`.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fcnzoo.data import (
     SegmentationDataset,
-    class_frequencies,
     make_transform,
     median_frequency_weights,
     open_dataset,
@@ -35,11 +34,11 @@ def build_dataset(recipe: Recipe, split: str) -> SegmentationDataset:
     section = recipe.data
     if not section.root:
         raise ValueError("data.root is not set: give the folder of the data set (--data FOLDER)")
-    labels = _folder_labels(recipe) if section.dataset == "folder" else None
-    return open_dataset(section.dataset, section.root, split, label_set=labels)
+    label_set = _folder_label_set(recipe) if section.dataset == "folder" else None
+    return open_dataset(section.dataset, section.root, split, label_set=label_set)
 
 
-def _folder_labels(recipe: Recipe) -> LabelSet:
+def _folder_label_set(recipe: Recipe) -> LabelSet:
     if recipe.data.class_names:
         return LabelSet.from_names(recipe.data.class_names)
     if recipe.data.label_set:
@@ -67,8 +66,7 @@ def class_weights(recipe: Recipe, train: SegmentationDataset) -> tuple[float, ..
     section = recipe.loss
     if section.class_weights == "none":
         return None
-    counts = class_frequencies(train)
-    weights = median_frequency_weights(counts, section.weight_power, section.max_weight)
+    weights = median_frequency_weights(train.count_pixels(), section.weight_power, section.max_weight)
     return tuple(float(weight) for weight in weights)
 
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fcnzoo.config import Preprocess
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.atomic import atomic, default_mode
+from fcnzoo.files import records
+from fcnzoo.files.atomic import atomic
+from fcnzoo.files.keys import differences
+from fcnzoo.files.safetensors import open_safetensors, write_safetensors
 from fcnzoo.files.staging import recover_folder
 
 if TYPE_CHECKING:
@@ -62,10 +64,9 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors: contiguous copies on the CPU, whatever their memory order was."""
-    plain = {name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()) for name, value in tensors.items()}
-    save_file(plain, path)
-    os.chmod(path, default_mode())
+    """Write tensors as safetensors, in plain memory order whatever theirs is."""
+    with atomic(path) as file:
+        write_safetensors(file, tensors, {})
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -81,11 +82,9 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: It is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return records.read_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"cannot read the checkpoint file {path}: {error}; delete its folder to resume from an older one"
-        ) from None
+        raise _damaged(path, error) from None
 
 
 def load_model(model: nn.Module, path: Path) -> None:
@@ -96,15 +95,12 @@ def load_model(model: nn.Module, path: Path) -> None:
     """
     tensors = _read_tensors(path)
     own = model.state_dict()
-    if own.keys() != tensors.keys():
-        odd = sorted(own.keys() ^ tensors.keys())
-        raise WeightsError(f"{path} is of another model: {len(odd)} tensors differ, such as {', '.join(odd[:4])}")
+    given, wanted = ({name: value.shape for name, value in state.items()} for state in (tensors, own))
+    found = differences(given, wanted, counters=True)
+    if found:
+        raise WeightsError(f"{path} is of another model: {found}")
     with torch.no_grad():
         for name, value in own.items():
-            if value.shape != tensors[name].shape:
-                raise WeightsError(
-                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model {tuple(value.shape)}"
-                )
             value.copy_(tensors[name])
 
 
@@ -132,11 +128,16 @@ def read_state(path: Path) -> tuple[dict[str, Any], Preprocess | None]:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises a plain Exception of its own
-        raise WeightsError(
-            f"cannot read the checkpoint file {path}: {error}; delete its folder to resume from an older one"
-        ) from None
+        with open_safetensors(path) as file:
+            return file.read()
+    except WeightsError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"cannot read the checkpoint file {path}: {error}; delete its folder to resume from an older one"
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -138,6 +138,9 @@ def training_mode(model: nn.Module, optim: OptimSection) -> None:
 class AveragedModel:
     """The exponential moving average of a model: parameters and BatchNorm statistics alike.
 
+    `timm.utils.ModelEmaV3` goes through the state dict, which names shared tensors twice (timm's CoaT has some), and
+    moves them twice in a step; elsewhere it gives the same bits.
+
     Args:
         model: What is averaged; its copy is in evaluation mode and takes no gradients.
         decay: Share of the old average per update; at most `step / (step + 10)` in the first steps,

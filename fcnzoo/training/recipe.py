@@ -7,7 +7,6 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fcnzoo.files.records import Record, near
+from fcnzoo.files.records import Record, near, read_json
 from fcnzoo.training.data_sections import AugmentSection, DataSection
 from fcnzoo.training.sections import (
     LossSection,
@@ -139,8 +138,8 @@ def _read(source: str | Path) -> tuple[dict[str, Any], str]:
             f"no recipe {str(source)!r}; give a .toml file or one of {', '.join(names)}.{near(str(source), names)}"
         )
     try:
-        return (json.loads(text) if path.suffix == ".json" else tomllib.loads(text)), where
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        return (read_json(text) if path.suffix == ".json" else tomllib.loads(text)), where
+    except ValueError as error:
         raise ValueError(f"{where}: not a valid recipe ({error})") from None
 
 
@@ -149,7 +148,10 @@ def _override(data: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ValueError(f"cannot read the override {text!r}; write section.field=value, such as optim.lr=0.01")
+        raise ValueError(
+            f"cannot read the override {text!r}; write section.field=value, such as optim.lr=0.01 "
+            "(in Python, in a list of such texts)"
+        )
     node = data
     for part in parts[:-1]:
         inner = node.setdefault(part, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -26,14 +27,21 @@ if TYPE_CHECKING:
     from fcnzoo.data import SegmentationDataset
 
 
-def train(recipe: Recipe | str | Path, *, criterion: Criterion | None = None, resume: bool = False) -> TrainingResult:
+def train(
+    recipe: Recipe | str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    criterion: Criterion | None = None,
+    resume: bool = False,
+) -> TrainingResult:
     """Train a model.
 
     Under `accelerate launch` (or `torchrun`) the work is shared by all processes; the batch size of
     the recipe is that of all of them together, so that the result is the same.
 
     Args:
-        recipe: What to do; a name or file is read with `Recipe.load`.
+        recipe: What to do; a name, a file or the folder of a run is read as by `Recipe.load`.
+        overrides: Fields to change, as in `Recipe.load`: `["data.root=camvid", "run.out=runs/mine"]`.
         criterion: An own loss of (logits (B, K, H, W), target (B, H, W)), in place of the model's
             cross-entropy and the recipe's `loss` section (save `aux_weight`).
         resume: Go on from the newest checkpoint in `run.out`; from the start, if there is none yet.
@@ -44,14 +52,15 @@ def train(recipe: Recipe | str | Path, *, criterion: Criterion | None = None, re
     Raises:
         ImportError: A package of the `train` extra is missing.
         FileExistsError: `run.out` is not empty, and `resume` was not asked for.
-        FileNotFoundError: There is no data, or nothing to resume.
+        FileNotFoundError: There is no such recipe, no data, or nothing to resume.
         FloatingPointError: The loss stopped being a number.
         KeyboardInterrupt: The run was stopped by SIGTERM or Ctrl-C; a checkpoint was written.
         LabelError: The data hold labels outside the label set.
         OSError: `run.out` cannot be written, or has too little space.
+        TypeError: A field of the recipe has the wrong type.
         ValueError: The recipe asks for something impossible, or differs from that of the run to resume.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    recipe = recipe.override(*overrides) if isinstance(recipe, Recipe) else Recipe.load(recipe, overrides)
     if not recipe.run.out:
         raise ValueError("run.out is not set: give the output folder (--out FOLDER)")
     preflight.check_extras(recipe)

@@ -91,11 +91,11 @@ class BatchOrder(Sampler[list[Key]]):
         """Yield this process' keys, part by part."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
-        share = self.batch_size // (self.accumulate * self.processes)
+        size = self.batch_size // (self.accumulate * self.processes)
         for step in range(self.first, self.steps_per_epoch):
             for part in range(self.accumulate):
-                begin = step * self.batch_size + (part * self.processes + self.rank) * share
-                yield [(self.epoch, index) for index in order[begin : begin + share]]
+                begin = step * self.batch_size + (part * self.processes + self.rank) * size
+                yield [(self.epoch, index) for index in order[begin : begin + size]]
 
 
 class SeededSamples(Dataset[tuple[Tensor, Tensor]]):
@@ -154,14 +154,14 @@ class Collate:
         return Batch(image, target, weight)
 
 
-def build_loader(samples: SeededSamples, order: BatchOrder, collate: Collate, workers: int) -> Iterable[Batch]:
+def build_loader(samples: SeededSamples, order: BatchOrder, collate: Collate, num_workers: int) -> Iterable[Batch]:
     """Return the loader of one process' batches."""
     return DataLoader(
         samples,
         batch_sampler=order,
         collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
         # A loader draws a base seed at each start. From the global generator, that would move the
         # random numbers of dropout whenever a run is resumed in the middle of an epoch.

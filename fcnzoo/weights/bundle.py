@@ -14,6 +14,7 @@ from pathlib import Path
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, cache_folder, hash_file, wrong_digest
+from fcnzoo.files.reading import open_file, read_at_most
 from fcnzoo.files.records import read_json
 from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 
@@ -43,18 +44,22 @@ def write_digests(folder: Path) -> None:
         file.write(json.dumps(digests, indent=2) + "\n")
 
 
-def read_digests(text: str | bytes, where: str) -> dict[str, str]:
-    """Read `digests.json`.
+def read_digests(folder: Path, where: str | None = None) -> dict[str, str]:
+    """Read a folder's `digests.json`.
 
     Args:
-        text: What it holds.
-        where: What errors call it.
+        folder: The folder.
+        where: What errors call the file; by default its path.
 
     Raises:
-        WeightsError: It is damaged, or does not tell of every file that is needed.
+        WeightsError: It is missing, too long or damaged, or does not tell of every file that is needed.
     """
+    where = where or str(folder / DIGESTS_FILE)
     try:
-        digests = read_json(text)
+        with open_file(folder / DIGESTS_FILE) as file:
+            digests = read_json(read_at_most(file, MAX_DIGESTS))
+    except OSError as error:
+        raise WeightsError(f"{where}: {error.strerror or error}; make the folder with `fcnzoo mirror`") from None
     except ValueError as error:
         raise WeightsError(f"{where}: not valid JSON ({error})") from None
     whole = isinstance(digests, dict) and all(
@@ -76,7 +81,7 @@ def check_digests(folder: Path, pin: str | None = None) -> None:
     Raises:
         WeightsError: A file is missing, or is not what the digests (or the pin) say.
     """
-    digests = digests_of(folder)
+    digests = read_digests(folder)
     if pin is not None:
         digests[WEIGHTS_FILE] = pin
     for name in NEEDED:
@@ -86,20 +91,3 @@ def check_digests(folder: Path, pin: str | None = None) -> None:
             raise WeightsError(f"{folder / name}: {error.strerror or error}") from None
         if found is not None:
             raise WeightsError(f"{folder / name}: its sha256 is {found}, it should be {digests[name]}; it is damaged")
-
-
-def digests_of(folder: Path, where: str | None = None) -> dict[str, str]:
-    """Read a folder's `digests.json`; arguments and errors are those of `read_digests`."""
-    path = folder / DIGESTS_FILE
-    return read_digests(_bytes(path), where or str(path))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_DIGESTS + 1)
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}; make the folder with `fcnzoo mirror`") from None
-    if len(text) > MAX_DIGESTS:
-        raise WeightsError(f"{path}: longer than {MAX_DIGESTS} bytes; make the folder with `fcnzoo mirror`")
-    return text

@@ -15,6 +15,7 @@ from typing import Any
 from fcnzoo.config import FCNConfig
 from fcnzoo.config.spec import Metric
 from fcnzoo.errors import WeightsError
+from fcnzoo.files.reading import read_at_most
 from fcnzoo.files.records import read_json
 from fcnzoo.files.staging import finish_pending, open_current
 from fcnzoo.version import __version__
@@ -121,14 +122,11 @@ def _read_text(folder: str | Path) -> bytes:
     path = Path(folder) / CONFIG_FILE
     try:
         with open_current(folder, CONFIG_FILE) as file:
-            text = file.read(MAX_CONFIG + 1)
+            return read_at_most(file, MAX_CONFIG)
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise WeightsError(f"{folder} holds no {CONFIG_FILE}; give a folder that fcnzoo.save wrote") from None
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if len(text) > MAX_CONFIG:
-        raise WeightsError(f"{path}: longer than {MAX_CONFIG} bytes; it is not one that fcnzoo wrote")
-    return text
 
 
 def _parse(folder: str | Path, text: bytes) -> FolderRecord:

@@ -147,14 +147,14 @@ def list_files(repo_id: str, revision: str | None, token: str | None = None) -> 
             raise explain(error, repo_id, revision, "read") from None
         logger.warning("the Hub cannot be reached; %s at %s is taken from the cache", repo_id, remembered.commit)
         return remembered
-    listing = Listing(info.sha or "", read_digests(info.siblings or ()))
+    listing = Listing(info.sha or "", digests_of_listing(info.siblings or ()))
     if not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
         raise WeightsError(f"{PREFIX}{repo_id}: the Hub gave no commit for {revision or 'the default branch'}")
     known.write(revision, listing)
     return listing
 
 
-def read_digests(siblings: Iterable[Any]) -> dict[str, Digest]:
+def digests_of_listing(siblings: Iterable[Any]) -> dict[str, Digest]:
     """Read the digest of each file: sha256 where it is in git-lfs, git's own id elsewhere."""
     found = {}
     for file in siblings:

@@ -14,7 +14,7 @@ from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, hash_file
 from fcnzoo.version import __version__
 from fcnzoo.weights.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from fcnzoo.weights.hub import PREFIX, Address, call_hub, list_files, pull, read_digests
+from fcnzoo.weights.hub import PREFIX, Address, call_hub, digests_of_listing, list_files, pull
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -144,10 +144,10 @@ def _upload(
         info = api.upload_folder(
             repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message, allow_patterns=names
         )
-    there = read_digests(api.model_info(repo_id, revision=info.oid, files_metadata=True).siblings or ())
+    there = digests_of_listing(api.model_info(repo_id, revision=info.oid, files_metadata=True).siblings or ())
     for name in names:
         ours = there.get(name, Digest("sha256", ""))
-        if hash_file(folder / name, ours.kind) != ours.value:
+        if ours.mismatch(folder / name) is not None:
             raise WeightsError(
                 f"{PREFIX}{repo_id}@{info.oid}: the Hub's {name} is not the one that was sent; try again"
             )

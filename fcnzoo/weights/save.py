@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fcnzoo.config import FCNConfig, Metric
 from fcnzoo.errors import WeightsError
+from fcnzoo.files.reading import open_file
 from fcnzoo.files.safetensors import write_safetensors
 from fcnzoo.files.staging import atomic_together
 from fcnzoo.model.fcn import FCN
@@ -111,7 +112,7 @@ def _check_whole(model: FCN, tensors: Mapping[str, Tensor]) -> None:
 def _is_foreign(card: Path) -> bool:
     """Whether a README is somebody's own: fcnzoo's cards say so in their front matter."""
     try:
-        with card.open("rb") as file:
+        with open_file(card) as file:
             return b"library_name: fcnzoo" not in file.read(2**16)
     except FileNotFoundError:
         return False

@@ -18,7 +18,7 @@ from fcnzoo.errors import FCNZooError, WeightsError
 from fcnzoo.files.digests import Digest, cache_folder, wrong_digest
 from fcnzoo.files.download import download, download_from_drive
 from fcnzoo.files.staging import replaced_folder
-from fcnzoo.weights.bundle import DIGESTS_FILE, NEEDED, check_digests, digests_of, locked, write_digests
+from fcnzoo.weights.bundle import DIGESTS_FILE, NEEDED, check_digests, locked, read_digests, write_digests
 from fcnzoo.weights.folder import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _fetch_bundle(url: str, name: str, weights: Weights) -> Path | None:
 
     def make(temporary: Path) -> None:
         download(f"{url}/{DIGESTS_FILE}", temporary / DIGESTS_FILE)
-        known = digests_of(temporary, f"{url}/{DIGESTS_FILE}")
+        known = read_digests(temporary, f"{url}/{DIGESTS_FILE}")
         for file in NEEDED:
             pin = weights.sha256 if file == WEIGHTS_FILE else None
             download(f"{url}/{file}", temporary / file, Digest("sha256", pin or known[file]))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.safetensors import SafetensorsFile, open_safetensors
-from fcnzoo.weights.folder import WEIGHTS_FILE, FolderRecord, open_folder
+from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE, FolderRecord, open_folder
 from fcnzoo.weights.restore import build_empty, check_fit
 
 __all__ = ["Verification", "check_finite", "inspect_open", "verify"]
@@ -69,7 +69,7 @@ def inspect_open(record: FolderRecord, file: SafetensorsFile, sha256: str | None
     folder = file.path.parent
     check_fit(build_empty(record.model, folder), file.entries, str(file.path))
     found = file.sha256()
-    for says, digest in (("config.json", record.sha256), ("the registry", sha256)):
+    for says, digest in ((CONFIG_FILE, record.sha256), ("the registry", sha256)):
         if digest is not None and digest != found:
             raise WeightsError(f"{file.path}: sha256 is {found}, {says} says {digest}; it is damaged or not the same")
     for name in file.entries:

@@ -110,6 +110,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(WeightsError, match=r"cannot read .*model\.safetensors"):
         checkpoint.load_model(model, path)
-    (tmp_path / "state.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"state\.json"):
-        checkpoint.read_json(tmp_path / "state.json")
+    for text in ("{", '{"step": 1, "step": 2}', '{"seconds": NaN}', "[" * 100_000):
+        (tmp_path / "state.json").write_text(text)
+        with pytest.raises(WeightsError, match=r"state\.json"):
+            checkpoint.read_json(tmp_path / "state.json")

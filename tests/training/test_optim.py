@@ -110,6 +110,20 @@ def test_average_follows_its_recurrence() -> None:
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_tensor_with_two_names_is_averaged_once() -> None:
+    """Layers that share a tensor (timm's CoaT) follow the recurrence like all others."""
+    shared = nn.Conv2d(1, 1, 1)
+    model = nn.Sequential(shared, nn.Sequential(shared))
+    average = AveragedModel(model, decay=0.5)
+    before = shared.weight.detach().clone()
+    with torch.no_grad():
+        shared.weight += 1.0
+    average.update(model, 100)
+    assert len(model.state_dict()) == 4
+    for name in ("0.weight", "1.0.weight"):
+        torch.testing.assert_close(average.model.state_dict()[name], before + 0.5)
+
+
 @pytest.mark.parametrize(("which", "frozen_head"), [("none", False), ("backbone", False), ("all", True)])
 def test_frozen_batchnorm(model: fcnzoo.FCN, which: str, frozen_head: bool) -> None:
     """Frozen layers keep their statistics while training and, if asked, their scale and shift."""

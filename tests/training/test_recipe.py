@@ -85,6 +85,9 @@ def test_missing_and_damaged_recipes(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[model\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"bad\.toml: not a valid recipe"):
         Recipe.load(tmp_path / "bad.toml")
+    (tmp_path / "twice.json").write_text('{"model": {"name": "a", "name": "b"}}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"twice\.json: not a valid recipe \('name' comes twice\)"):
+        Recipe.load(tmp_path / "twice.json")
 
 
 def test_differences_name_only_what_changes_the_weights(tiny: Callable[..., Recipe]) -> None:

@@ -91,6 +91,20 @@ def test_what_a_run_leaves(tiny: Tiny, tmp_path: Path) -> None:
     assert set(entries[0]["labels_seen"]) == {"red", "green", "blue", "ignored"}
 
 
+def test_names_and_overrides(tiny: Tiny, tmp_path: Path) -> None:
+    """A recipe by its name or file is trained as the record is; overrides are a list of texts, not one."""
+    (tmp_path / "mine.json").write_text(tiny("there").to_json(), encoding="utf-8")
+    changes = ["schedule.epochs=1", f"run.out={tmp_path / 'one'}"]
+    assert fcnzoo.train(tmp_path / "mine.json", changes).steps == 3
+    assert fcnzoo.train(tiny("there"), [*changes[:1], f"run.out={tmp_path / 'two'}"]).steps == 3
+    one, two = (_weights(tmp_path / name / "best") for name in ("one", "two"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert not (tmp_path / "there").exists()
+    for recipe in ("folder", tiny("there")):
+        with pytest.raises(ValueError, match="in a list"):
+            fcnzoo.train(recipe, "schedule.epochs=1")
+
+
 def test_same_seed_same_weights(tiny: Tiny, tmp_path: Path) -> None:
     """Two runs of a seed agree to the bit, with worker processes too; another seed gives other weights."""
     for name, change in (("one", "run.seed=1"), ("two", "run.seed=1"), ("other", "run.seed=2")):

@@ -81,10 +81,10 @@ def test_samples_depend_on_seed_epoch_and_index_alone() -> None:
 def test_workers_change_nothing() -> None:
     """Batches are the same with and without worker processes, and reading them moves no global state."""
     batches = {}
-    for workers in (0, 2):
+    for num_workers in (0, 2):
         order = BatchOrder(10, 4, seed=2)
         state = torch.get_rng_state()
-        batches[workers] = list(build_loader(SeededSamples(Noise(), 2), order, Collate(None, 255), workers))
+        batches[num_workers] = list(build_loader(SeededSamples(Noise(), 2), order, Collate(None, 255), num_workers))
         assert torch.equal(torch.get_rng_state(), state)
     for one, two in zip(batches[0], batches[2], strict=True):
         assert torch.equal(one.image, two.image)

@@ -258,13 +258,13 @@ def test_written_files_are_read_by_the_reference(tmp_path: Path) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-@pytest.mark.parametrize("map", [True, False])
-def test_files_of_the_reference_are_read(tmp_path: Path, map: bool) -> None:
+@pytest.mark.parametrize("mmap", [True, False])
+def test_files_of_the_reference_are_read(tmp_path: Path, mmap: bool) -> None:
     """We read what `safetensors` writes, mapped or copied, though it does not align."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors_of_all_kinds().items()}
     save_file(tensors, tmp_path / "x")
     with open_safetensors(tmp_path / "x") as file:
-        found = file.read(mapped=map)
+        found = file.read(mapped=mmap)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype

@@ -76,12 +76,12 @@ def test_large_tensors_are_mapped_privately_and_aligned(tmp_path: Path) -> None:
     assert equal(mapped, copied)
 
 
-@pytest.mark.parametrize("map", [True, False])
-def test_logits_are_the_saved_networks_to_the_bit(tmp_path: Path, map: bool) -> None:
+@pytest.mark.parametrize("mmap", [True, False])
+def test_logits_are_the_saved_networks_to_the_bit(tmp_path: Path, mmap: bool) -> None:
     """Mapped or copied, a loaded network gives the same bits as the saved one, forward and backward."""
     model = trained("fcn")
     fcnzoo.save(model, tmp_path)
-    loaded = fcnzoo.load(tmp_path, mmap=map)
+    loaded = fcnzoo.load(tmp_path, mmap=mmap)
     image, target = torch.randn(SIZE), torch.randint(0, 5, (1, 33, 47))
     for network in (model, loaded):
         network(image, target).backward()
@@ -179,8 +179,8 @@ def test_modes_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
 
 
 @linux
-@pytest.mark.parametrize("map", [True, False])
-def test_loading_needs_little_memory(tmp_path: Path, map: bool) -> None:
+@pytest.mark.parametrize("mmap", [True, False])
+def test_loading_needs_little_memory(tmp_path: Path, mmap: bool) -> None:
     """Mapped, 40 MB of weights need 20 MB more at most; copied, 20 MB beyond their size."""
     head = HEADS["fcn8s hidden"].head.replace(hidden_channels=8000)
     fcnzoo.save(build(HEADS["fcn8s hidden"].replace(head=head)), tmp_path)
@@ -197,12 +197,12 @@ def test_loading_needs_little_memory(tmp_path: Path, map: bool) -> None:
         with torch.device("meta"):
             build(read_config(sys.argv[1]))
         before = peak()
-        model = load(sys.argv[1], mmap={map})
+        model = load(sys.argv[1], mmap={mmap})
         print(peak() - before)
     """
     printed = run(script, tmp_path).communicate()[0]
     assert size > 40e6
-    assert int(printed) < 20e6 + (0 if map else size)
+    assert int(printed) < 20e6 + (0 if mmap else size)
 
 
 # Kill-safe saving -----------------------------------------------------------------------------------------

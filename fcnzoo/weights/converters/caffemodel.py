@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fcnzoo.errors import ConversionError
 from fcnzoo.files.download import not_the_file
+from fcnzoo.files.reading import open_file
 from fcnzoo.files.records import Record
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -83,7 +84,7 @@ def read_caffemodel(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data, path.name).read()
     except (OSError, ValueError) as error:  # ValueError: mmap of an empty file
         raise ConversionError(f"{path}: cannot be read as a caffemodel ({error})") from None

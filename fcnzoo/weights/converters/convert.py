@@ -19,13 +19,14 @@ from fcnzoo.config import FCNConfig
 from fcnzoo.config.spec import Converter
 from fcnzoo.errors import BackboneError, ConversionError
 from fcnzoo.files.digests import hash_file
+from fcnzoo.files.keys import listed
 from fcnzoo.model.fcn import FCN, build
 from fcnzoo.weights.converters.caffemodel import read_caffemodel
 from fcnzoo.weights.converters.deeplab import plan_deeplab, read_deeplab
 from fcnzoo.weights.converters.fold import fold_input as fold
 from fcnzoo.weights.converters.mmseg import plan_mmseg
 from fcnzoo.weights.converters.paper import plan_paper
-from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, listed, use_every_key
+from fcnzoo.weights.converters.plan import Checkpoint, Plan, Rename, use_every_key
 from fcnzoo.weights.converters.receipt import RULES_VERSION, receipt
 from fcnzoo.weights.converters.torch_file import read_torch
 from fcnzoo.weights.converters.torchvision import plan_torchvision

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fcnzoo.config import FCNConfig
 from fcnzoo.errors import ConversionError
+from fcnzoo.files.keys import differences, listed
 from fcnzoo.files.records import Record
 
 
@@ -82,13 +83,6 @@ class Plan:
     assumed: str = ""
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return the first eight names, and how many there are in all."""
-    names = list(names)
-    more = f", … ({len(names)} in all)" if len(names) > 8 else ""
-    return (", ".join(names[:8]) + more) or "none"
-
-
 SIGNS = (
     ("MobilenetV2/", "deeplab"),
     ("decode_head.", "mmseg"),
@@ -141,20 +135,13 @@ def use_every_key(plan: Plan, wanted: Mapping[str, Tensor], file: str) -> dict[s
         unnamed = [ours for ours, name in theirs.items() if name is None or places[name] != ours]
         raise ConversionError(f"{file}: the converter has no rule, or the same one, for {listed(unnamed)}")
     given = plan.tensors
-    missing = [key for key in places if key not in given and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in given if key not in places]
-    other = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(wanted[ours].shape)}"
-        for key, ours in places.items()
-        if key in given and given[key].shape != wanted[ours].shape
-    ]
-    problems = {"missing": missing, "unknown": unknown, "of another shape": other}
-    found = [f"{len(keys)} {what}: {listed(keys)}" for what, keys in problems.items() if keys]
+    found = differences(
+        {key: tensor.shape for key, tensor in given.items()},
+        {key: wanted[ours].shape for key, ours in places.items()},
+    )
     if found:
-        name = plan.config.backbone.name
-        raise ConversionError(
-            f"{file} does not hold a {name} with this head{guess_source(unknown)}: {'; '.join(found)}"
-        )
+        hint = guess_source(key for key in given if key not in places)
+        raise ConversionError(f"{file} does not hold a {plan.config.backbone.name} with this head{hint}: {found}")
     return {ours: _like(given.get(key), wanted[ours], key, file) for key, ours in places.items()}
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from fcnzoo.errors import ConversionError
 from fcnzoo.files.download import not_the_file
-from fcnzoo.weights.converters.plan import Checkpoint, listed
+from fcnzoo.files.keys import listed
+from fcnzoo.files.reading import open_file
+from fcnzoo.weights.converters.plan import Checkpoint
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the state dict beside other things: mmcv's, torchfcn's, torchvision's."""
@@ -69,7 +71,7 @@ def _is_plain(value: Any) -> bool:
 def _looks_like(path: Path) -> str:
     """Return why a file cannot be a PyTorch file, by its first bytes; empty if it may be one."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(64)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
