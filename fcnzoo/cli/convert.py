@@ -30,6 +30,9 @@ def convert(
         bool,
         typer.Option("--fold-input", help="Let a network of torchfcn or Caffe take RGB pictures of 0–1."),
     ] = False,
+    ema: Annotated[
+        bool, typer.Option("--ema", help="Take the averaged weights of a PyTorch file (model_ema, ema, …).")
+    ] = False,
     license: Annotated[
         str | None,
         typer.Option("--license", help="License of the weights, for the card; none is assumed.", show_default=False),
@@ -49,8 +52,11 @@ def convert(
         num_classes=num_classes,
         sha256=sha256,
         fold_input=fold_input,
+        ema=ema,
     )
     save(network, out, provenance=network.provenance, license=license)
     labels = network.label_set.name if network.label_set else "unnamed"
     typer.echo(f"{shown(out)}: {network.config.backbone.name}, {network.num_classes} classes ({labels})")
+    if "left_out" in network.provenance:
+        typer.echo(f"left out: {network.provenance['left_out']}", err=True)
     typer.echo(f"sha256 of the source: {network.provenance['sha256']}", err=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnzoo.cli.console import Device, pick_device, prepare_file, print_table
+from fcnzoo.cli.console import Device, complain, pick_device, prepare_file, print_table
 from fcnzoo.config.spec import Layout
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option("--split", help="Which split. Default: val; for folder, the folder itself.")
     ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option("--mapping", help="For folder: mask values and their classes: 255=1,128=2.", show_default=False),
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option("--ignore", help="For folder: mask values that do not count: 7,9.", show_default=False)
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[
         str, typer.Option("--scales", help="Average over these factors of the image size: 0.75,1,1.25.")
@@ -52,6 +60,7 @@ def evaluate(
     Prints IoU and accuracy of every class, and their means, in percent; void pixels take no part, and
     everything is measured at the masks' own size.
     """
+    from fcnzoo.data.presence import absent_classes, describe_masks
     from fcnzoo.files.atomic import atomic
     from fcnzoo.inference.evaluation import evaluate as run
     from fcnzoo.weights.factory import resolve_model
@@ -61,9 +70,10 @@ def evaluate(
         if file is not None:
             prepare_file(file, option, force=force)
     network = resolve_model(model)
+    pairs = _dataset(network, dataset, data, split, _numbers(mapping), _values(ignore))
     result = run(
         network,
-        _dataset(network, dataset, data, split),
+        pairs,
         batch_size=batch_size,
         flip=flip,
         scales=factors,
@@ -75,6 +85,8 @@ def evaluate(
         with atomic(out, "w") as file:
             file.write(result.to_json())
     _print(result)
+    if dataset == "folder" and absent_classes(pairs):
+        complain(f"no pixel of {', '.join(absent_classes(pairs))} in the masks. {describe_masks(pairs)}")
 
 
 def _factors(text: str) -> tuple[float, ...]:
@@ -84,13 +96,31 @@ def _factors(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(f"{text!r} is no list of factors such as 0.75,1,1.25", param_hint="--scales") from None
 
 
-def _dataset(model: FCN, layout: Layout, root: Path, split: str | None) -> SegmentationDataset:
+def _numbers(text: str | None) -> dict[int, int]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")] if text else []
+        return {int(value): int(label) for value, label in pairs}
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not like 255=1,128=2", param_hint="--mapping") from None
+
+
+def _values(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of values such as 7,9", param_hint="--ignore") from None
+
+
+def _dataset(
+    model: FCN, layout: Layout, root: Path, split: str | None, mapping: Mapping[int, int], ignore: Sequence[int]
+) -> SegmentationDataset:
     from fcnzoo.data import open_dataset
     from fcnzoo.labels import generic_label_set
 
     if layout != "folder":
-        return open_dataset(layout, root, split or "val")
-    return open_dataset("folder", root, split, label_set=model.label_set or generic_label_set(model.num_classes))
+        return open_dataset(layout, root, split or "val", mapping=mapping, ignore=ignore)
+    label_set = model.label_set or generic_label_set(model.num_classes)
+    return open_dataset("folder", root, split, label_set=label_set, mapping=mapping, ignore=ignore)
 
 
 def _print(result: Evaluation) -> None:

@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 
 class PairReport(NamedTuple):
-    """What was found in one image and its mask: problems, and how many pixels each class has, if that was counted."""
+    """What was found in one image and its mask: problems, and the result of `count_labels`, if that was counted."""
 
     problems: tuple[Problem, ...]
     counts: np.ndarray | None
@@ -54,8 +54,8 @@ def check_pairs(
         decode: Read more than the headers: every label of the masks, and images to their end.
 
     Returns:
-        The problems, in the order of the files; and with `decode`, if there are none, the number of
-        pixels of each class, (K,) int64.
+        The problems, in the order of the files; and with `decode`, if there are none, the sum of
+        `count_labels`.
     """
     workers = min(32, (os.cpu_count() or 1) + 1)
     with ThreadPoolExecutor(workers, thread_name_prefix="fcnzoo-check") as pool:
@@ -63,7 +63,7 @@ def check_pairs(
     problems = [problem for report in reports for problem in report.problems]
     if problems or not decode:
         return problems, None
-    counts = np.zeros(num_classes, np.int64)
+    counts = np.zeros(num_classes + 1, np.int64)
     for report in reports:
         if report.counts is not None:
             counts += report.counts
@@ -89,7 +89,10 @@ def report_problems(problems: Iterable[Problem], name: str, total: int) -> None:
         if len(texts) > LISTED:
             lines.append(f"    and {len(texts) - LISTED} more")
     if _LABELS in kinds:
-        lines.append("Values that are no class can be read as void with ignore=(…), or renumbered with mapping={…}.")
+        lines.append(
+            "Values that are no class can be renumbered (mapping={255: 1}; in a recipe [data] mapping = {255 = 1}), "
+            "or read as void (ignore=(7, 9); [data] ignore = [7, 9])."
+        )
         raise LabelError("\n".join(lines))
     raise ValueError("\n".join(lines))
 
@@ -140,11 +143,10 @@ def _exif_turns(path: Path) -> bool:
 
 
 def count_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the number of pixels of each class, (K,) int64; other values (ignored) are left out."""
-    if labels.dtype == np.uint8:
-        return np.bincount(labels.ravel(), minlength=256)[:num_classes].astype(np.int64)
-    inside = labels[(labels >= 0) & (labels < num_classes)]
-    return np.bincount(inside, minlength=num_classes).astype(np.int64)
+    """Return the number of pixels of each class, and last that of the others, which are ignored: (K + 1,) int64."""
+    inside = labels.ravel() if labels.dtype == np.uint8 else labels[(labels >= 0) & (labels < num_classes)]
+    counts = np.bincount(inside, minlength=max(num_classes, 256))[:num_classes].astype(np.int64)
+    return np.append(counts, labels.size - counts.sum())
 
 
 def _image_size(path: Path, decode: bool) -> tuple[int, int]:

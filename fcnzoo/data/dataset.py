@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
         files: (image, mask) paths, in the order of the indices.
         label_set: The classes.
         transform: May be exchanged at any time.
+        table: What the values of the mask files mean.
 
     Raises:
         LabelError: A mask holds a value that is no class; the text names the first few files of each
@@ -65,8 +66,8 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
         self.files = tuple((Path(image), Path(mask)) for image, mask in files)
         self.label_set = label_set
         self.transform = transform
-        self._table = LabelTable(label_set, mapping, ignore)
-        found, self._counts = check_pairs(self.files, self._table, len(label_set), decode=check)
+        self.table = LabelTable(label_set, mapping, ignore)
+        found, self._counts = check_pairs(self.files, self.table, len(label_set), decode=check)
         total = len(self.files)
         report_problems([*problems, *found], type(self).__name__, total)
         if not total:
@@ -94,7 +95,7 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
             LabelError: It holds a value that is no class; the text names the file.
             ValueError: The file is gone or damaged; the text names it.
         """
-        return tv_tensors.Mask(torch.from_numpy(read_mask(self.files[index][1], self._table)))
+        return tv_tensors.Mask(torch.from_numpy(read_mask(self.files[index][1], self.table)))
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Return an image and its target; with a transform, what it returns.
@@ -119,7 +120,14 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
         Raises:
             LabelError, ValueError: As `mask`, for all masks at once.
         """
+        return torch.from_numpy(np.array(self._count()[:-1]))
+
+    def count_ignored(self) -> int:
+        """Return how many pixels are ignored; costs and errors are those of `count_pixels`."""
+        return int(self._count()[-1])
+
+    def _count(self) -> np.ndarray:
         if self._counts is None:
-            problems, self._counts = check_pairs(self.files, self._table, len(self.label_set), decode=True)
+            problems, self._counts = check_pairs(self.files, self.table, len(self.label_set), decode=True)
             report_problems(problems, type(self).__name__, len(self))
-        return torch.from_numpy(np.array(self._counts))
+        return cast("np.ndarray", self._counts)  # there were no problems

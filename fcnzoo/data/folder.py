@@ -35,7 +35,7 @@ class SegmentationFolder(SegmentationDataset):
         masks: Folder of the masks, from `root`.
         transform: Called with each image and mask.
         ignore: Further mask values, or (R, G, B) colors, that are read as the ignore index.
-        mapping: Value in the mask files → label; `None`: they are labels.
+        mapping: Value in the mask files → label; see [`LabelTable`][fcnzoo.data.LabelTable].
         check: Decode every mask, and read every image to its end; `False`: only the headers.
 
     Raises:

@@ -42,10 +42,10 @@ class LabelTable:
 
     Args:
         label_set: The classes, their colors, and the ignore index.
-        mapping: Value in the file → label (0…K−1 or the ignore index). `None`: values are labels.
-            Where it is given it is complete: a value that it does not name is an error.
+        mapping: Value in the file → label (0…K−1 or the ignore index). A class to which it maps nothing keeps its
+            own number as its value, unless the mapping says otherwise for that value; any other value is an error.
         ignore: Further values, or (R, G, B) colors, that are read as the ignore index. The ignore
-            index itself always is.
+            index itself is, unless the mapping makes a class of it.
 
     Raises:
         ValueError: A label of `mapping` is not in the label set, or a value is outside 0…65535.
@@ -55,13 +55,20 @@ class LabelTable:
         self, label_set: LabelSet, mapping: Mapping[int, int] | None = None, ignore: Iterable[int | RGB] = ()
     ) -> None:
         num_classes, void = len(label_set), label_set.ignore_index
+        self.void = void
         self.dtype = np.dtype(np.uint8 if num_classes <= 256 and 0 <= void <= 255 else np.int64)
         ignore = tuple(ignore)
-        labels = dict(mapping) if mapping is not None else {label: label for label in range(num_classes)}
+        mapped = dict(mapping or {})
+        ignored = {value for value in ignore if isinstance(value, int) and value >= 0}
+        labels = {label: label for label in range(num_classes) if label not in mapped.values()}
+        labels |= {void: void} if void >= 0 else {}
+        labels |= mapped | dict.fromkeys(ignored, void)
         for value, label in labels.items():
             if not 0 <= label < num_classes and label != void:
                 raise ValueError(f"mapping: {value} → {label}, but labels are 0…{num_classes - 1} and {void} (ignore)")
-        labels |= {value: void for value in (*ignore, void) if isinstance(value, int) and value >= 0}
+        both = sorted(value for value in ignored & mapped.keys() if mapped[value] != void)
+        if both:
+            raise ValueError(f"ignore and mapping both name the value {both[0]}; leave it out of one")
         for value in labels:
             if not 0 <= value <= _LARGEST_VALUE:
                 raise ValueError(f"mask values are 0…{_LARGEST_VALUE}, got {value} in mapping or ignore")
@@ -139,17 +146,25 @@ def read_mask(path: Path, table: LabelTable) -> np.ndarray:
         LabelError: The mask holds a value that the table does not know; the text names the file.
         ValueError: The file cannot be read as a mask; the text names it.
     """
+    try:
+        return table.labels(read_values(path))
+    except LabelError as error:
+        raise LabelError(f"{path} {error}") from None
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Read a mask file as it is: (H, W) integers, or (H, W, 3) colors; upright.
+
+    Raises:
+        ValueError: The file cannot be read as a mask; the text names it.
+    """
     with _open(path) as image:
         try:
             image.load()
             image = upright(image)
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, …
             raise ValueError(f"{path}: the mask is damaged ({_one_line(error)})") from error
-        values = _values(image, path)
-    try:
-        return table.labels(values)
-    except LabelError as error:
-        raise LabelError(f"{path} {error}") from None
+        return _values(image, path)
 
 
 def _open(path: Path) -> Image.Image:

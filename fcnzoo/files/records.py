@@ -12,6 +12,8 @@ import difflib
 import functools
 import json
 import math
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -22,10 +24,19 @@ R = TypeVar("R", bound="Record")
 LONGEST_NAME = 200
 """Letters up to which near names are looked for; the search takes seconds on a text of megabytes."""
 
+_shorten = reprlib.Repr()
+_shorten.maxlevel, _shorten.maxstring, _shorten.maxother, _shorten.maxlong = 4, LONGEST_NAME, LONGEST_NAME, LONGEST_NAME
+_shorten.maxtuple = _shorten.maxlist = _shorten.maxdict = 20
+
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
+
+
+def shown(value: object) -> str:
+    """Return a value as error texts show it: its `repr`, of which long and deep parts are left out."""
+    return _shorten.repr(value)
 
 
 def near(name: str, known: typing.Iterable[str]) -> str:
@@ -42,6 +53,9 @@ def _describe(hint: Any) -> str:
         return " | ".join(repr(value) for value in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
         return " | ".join(_describe(part) for part in get_args(hint))
+    if get_origin(hint) is dict:
+        key, item = map(_describe, get_args(hint))
+        return f"{{{key}: {item}, …}}"
     if get_origin(hint) is tuple:
         parts = [part for part in get_args(hint) if part is not Ellipsis]
         return f"[{', '.join(_describe(part) for part in parts)}{', …' if ... in get_args(hint) else ''}]"
@@ -49,7 +63,7 @@ def _describe(hint: Any) -> str:
 
 
 def _fail(hint: Any, value: object, where: str) -> TypeError:
-    return TypeError(f"{where} must be {_describe(hint)}, got {value!r} ({type(value).__name__})")
+    return TypeError(f"{where} must be {_describe(hint)}, got {shown(value)} ({type(value).__name__})")
 
 
 def _decode_union(hint: Any, value: Any, where: str) -> Any:
@@ -67,7 +81,7 @@ def _decode_union(hint: Any, value: Any, where: str) -> Any:
         if not kinds:
             return _decode(records[0], value, where)
         if value.get("kind") not in list(kinds):
-            raise ValueError(f"{where}.kind must be one of {sorted(kinds)}, got {value.get('kind')!r}")
+            raise ValueError(f"{where}.kind must be one of {sorted(kinds)}, got {shown(value.get('kind'))}")
         return _decode(kinds[value["kind"]], value, where)
     for part in parts:
         try:
@@ -88,6 +102,21 @@ def _decode_tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
     return tuple(_decode(part, item, f"{where}[{i}]") for i, (part, item) in enumerate(zip(parts, value, strict=True)))
 
 
+def _decode_dict(hint: Any, value: Any, where: str) -> dict[Any, Any]:
+    """Decode a mapping; keys that are numbers are texts in JSON and TOML."""
+    if not isinstance(value, Mapping):
+        raise _fail(hint, value, where)
+    key_hint, value_hint = get_args(hint)
+    found: dict[Any, Any] = {}
+    for key, item in value.items():
+        number = key_hint is int and isinstance(key, str) and re.fullmatch(r"-?\d{1,18}", key)
+        key = _decode(key_hint, int(key) if number else key, f"{where} key")
+        if key in found:
+            raise ValueError(f"{where} names {key} twice")
+        found[key] = _decode(value_hint, item, f"{where}[{key}]")
+    return found
+
+
 def _decode(hint: Any, value: Any, where: str) -> Any:
     """Check `value` against a type hint and return it in that type; `where` names the field."""
     if type(value) is hint and hint is not float:
@@ -97,9 +126,11 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return _decode_union(hint, value, where)
     if origin is tuple:
         return _decode_tuple(hint, value, where)
+    if origin is dict:
+        return _decode_dict(hint, value, where)
     if origin is Literal:
         if not any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
-            raise ValueError(f"{where} must be one of {list(get_args(hint))}, got {value!r}")
+            raise ValueError(f"{where} must be one of {list(get_args(hint))}, got {shown(value)}")
         return value
     if isinstance(hint, type) and issubclass(hint, Record):
         if isinstance(value, hint):
@@ -129,6 +160,8 @@ def _encode(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, tuple):
         return [_encode(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _encode(item) for key, item in value.items()}
     return value
 
 
@@ -150,7 +183,7 @@ class Record:
 
     def refuse(self, field: str, why: str) -> None:
         """Raise a `ValueError` that names `field`, its value and what is allowed."""
-        raise ValueError(f"{type(self).__name__}.{field} {why}, got {getattr(self, field)!r}")
+        raise ValueError(f"{type(self).__name__}.{field} {why}, got {shown(getattr(self, field))}")
 
     def replace(self: R, **changes: Any) -> R:
         """Return a copy with some fields changed (checked like a new record)."""
@@ -179,7 +212,7 @@ class Record:
         for key in data:
             if key not in fields:
                 raise ValueError(
-                    f"{where} has no field {key!r}; its fields are {', '.join(fields)}.{near(str(key), fields)}"
+                    f"{where} has no field {shown(key)}; its fields are {', '.join(fields)}.{near(str(key), fields)}"
                 )
         values = {}
         for name, field in fields.items():

@@ -35,7 +35,9 @@ def build_dataset(recipe: Recipe, split: str) -> SegmentationDataset:
     if not section.root:
         raise ValueError("data.root is not set: give the folder of the data set (--data FOLDER)")
     label_set = _folder_label_set(recipe) if section.dataset == "folder" else None
-    return open_dataset(section.dataset, section.root, split, label_set=label_set)
+    return open_dataset(
+        section.dataset, section.root, split, label_set=label_set, mapping=section.mapping, ignore=section.ignore
+    )
 
 
 def _folder_label_set(recipe: Recipe) -> LabelSet:

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there, without pickle.
 
 A checkpoint is a folder `step-00001234` of safetensors (weights, averages, optimizer) and JSON
-(position, best result, random states). It is written beside its place, brought to the disk and
-renamed; whatever carries the final name is complete.
+(position, best result, random states), with the digests of all of them. It is written beside its place,
+brought to the disk and renamed; whatever carries the final name is complete.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fcnzoo.config import Preprocess
 from fcnzoo.errors import WeightsError
 from fcnzoo.files import records
 from fcnzoo.files.atomic import atomic
+from fcnzoo.files.digests import hash_file
 from fcnzoo.files.keys import differences
 from fcnzoo.files.safetensors import open_safetensors, write_safetensors
 from fcnzoo.files.staging import recover_folder
@@ -30,10 +31,12 @@ from fcnzoo.files.staging import recover_folder
 if TYPE_CHECKING:
     from fcnzoo.model.fcn import FCN
 
-FORMAT = 2
-"""Version of the checkpoints."""
+FORMAT = 3
+"""Version of the checkpoints; up to 2 they had no digests."""
 
 STATE_FILE = "state.json"
+
+DIGESTS_FILE = "digests.json"
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -82,9 +85,12 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: It is missing or damaged.
     """
     try:
-        return records.read_json(path.read_bytes())
+        data = records.read_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
+    if not isinstance(data, dict):
+        raise _damaged(path, "it is no JSON object")
+    return data
 
 
 def load_model(model: nn.Module, path: Path) -> None:
@@ -112,6 +118,24 @@ def write_state(path: Path, model: FCN, state: Mapping[str, Any]) -> None:
     write_json(path / STATE_FILE, {"format": FORMAT, "preprocess": model.preprocess.to_dict(), **state})
 
 
+def write_digests(path: Path) -> None:
+    """Write the sha256 of each file of a checkpoint into it, once they are all there."""
+    write_json(path / DIGESTS_FILE, {file.name: hash_file(file) for file in sorted(path.iterdir())})
+
+
+def check_digests(path: Path) -> None:
+    """Raise `WeightsError` unless a checkpoint's files are those that were written, all of them, to the bit."""
+    if not (path / DIGESTS_FILE).exists() and read_json(path / STATE_FILE).get("format") in (1, 2):
+        return
+    for name, digest in read_json(path / DIGESTS_FILE).items():
+        try:
+            found = hash_file(path / name)
+        except OSError as error:
+            raise _damaged(path / name, error) from None
+        if found != digest:
+            raise _damaged(path / name, f"its sha256 is {found}, it should be {digest}")
+
+
 def read_state(path: Path) -> tuple[dict[str, Any], Preprocess | None]:
     """Return what `write_state` wrote; checkpoints of format 1 do not tell the preprocessing.
 
@@ -120,10 +144,16 @@ def read_state(path: Path) -> tuple[dict[str, Any], Preprocess | None]:
         WeightsError: It is missing or damaged.
     """
     state = read_json(path / STATE_FILE)
-    if state.pop("format") > FORMAT:
+    version = state.pop("format", None)
+    if not isinstance(version, int):
+        raise _damaged(path / STATE_FILE, "it does not say its format")
+    if version > FORMAT:
         raise ValueError(f"{path} was written by a newer fcnzoo; upgrade with `pip install -U fcnzoo`")
     preprocess = state.pop("preprocess", None)
-    return state, None if preprocess is None else Preprocess.from_dict(preprocess)
+    try:
+        return state, None if preprocess is None else Preprocess.from_dict(preprocess)
+    except (TypeError, ValueError) as error:
+        raise _damaged(path / STATE_FILE, error) from None
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -134,7 +164,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> WeightsError:
+def _damaged(path: Path, error: object) -> WeightsError:
     return WeightsError(
         f"cannot read the checkpoint file {path}: {error}; delete its folder to resume from an older one"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fcnzoo.config.spec import Layout
 from fcnzoo.files.records import Record
@@ -19,6 +19,11 @@ class DataSection(Record):
         val_split: Split by which the best weights are chosen.
         label_set: For `"folder"`: name of a label set the library knows, or `None` with `class_names`.
         class_names: For `"folder"`: one name per class, in the order of the mask values.
+        mapping: For `"folder"`: value in the mask files → number of the class, or the ignore index: `{255 = 1}`.
+            A class to which it maps nothing keeps its own number.
+        ignore: For `"folder"`: further mask values, or (R, G, B) colors, that do not count.
+        allow_missing: Train although the training masks do not hold every class that was named.
+        max_ignored: Largest share of the pixels of a split that may be ignored.
         num_workers: Processes that read and augment pictures; 0 does it in the training process.
         val_batch_size: Pictures that are evaluated at once.
     """
@@ -29,6 +34,10 @@ class DataSection(Record):
     val_split: str = "val"
     label_set: str | None = None
     class_names: tuple[str, ...] = ()
+    mapping: dict[int, int] = field(default_factory=dict)
+    ignore: tuple[int | tuple[int, int, int], ...] = ()
+    allow_missing: bool = False
+    max_ignored: float = 0.9
     num_workers: int = 0
     val_batch_size: int = 4
 
@@ -38,10 +47,11 @@ class DataSection(Record):
             self.refuse("num_workers", "must be 0 or more")
         if self.val_batch_size < 1:
             self.refuse("val_batch_size", "must be at least 1")
-        if self.dataset != "folder" and (self.label_set or self.class_names):
-            raise ValueError(
-                f"DataSection.label_set and class_names are for dataset = 'folder'; {self.dataset!r} brings its own"
-            )
+        if not 0 <= self.max_ignored <= 1:
+            self.refuse("max_ignored", "must be in [0, 1]")
+        for name in ("label_set", "class_names", "mapping", "ignore"):
+            if self.dataset != "folder" and getattr(self, name):
+                raise ValueError(f"DataSection.{name} is for dataset = 'folder'; {self.dataset!r} brings its own")
         if self.dataset == "folder" and self.label_set and self.class_names:
             raise ValueError("DataSection: give label_set or class_names, not both")
 

@@ -218,6 +218,9 @@ class Trainer:
             if accelerator.is_main_process:
                 self._write(part, seconds)
             accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                checkpoint.write_digests(part)
+            accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             checkpoint.prune(self.folder, self.recipe.run.keep_last)
 
@@ -245,6 +248,7 @@ class Trainer:
             return False
         path = found[-1]
         state, _ = checkpoint.read_state(path)
+        checkpoint.check_digests(path)
         trained = state.pop("criterion")
         if trained != self.criterion_name:
             raise ValueError(f"{path} was trained with criterion {trained}, this run has {self.criterion_name}")

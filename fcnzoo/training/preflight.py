@@ -6,17 +6,19 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fcnzoo.data.presence import absent_classes, describe_masks
 from fcnzoo.errors import LabelError
 from fcnzoo.ops import check_labels
 
 if TYPE_CHECKING:
+    from fcnzoo.data import SegmentationDataset
     from fcnzoo.model.fcn import FCN
     from fcnzoo.training.recipe import Recipe
     from fcnzoo.training.sampling import Batch
@@ -73,6 +75,34 @@ def bytes_of_run(recipe: Recipe, model: FCN) -> int:
     per_checkpoint = weights * (1 + (recipe.optim.ema > 0) + (2 if recipe.optim.optimizer == "adamw" else 1))
     # One checkpoint more than are kept while a new one is written; best/ and final/, each with its successor.
     return per_checkpoint * (recipe.run.keep_last + 1) + 4 * weights + (50 << 20)
+
+
+def check_classes(recipe: Recipe, splits: Mapping[str, SegmentationDataset]) -> None:
+    """Raise where there is little or nothing to learn from.
+
+    Args:
+        recipe: Says what is allowed.
+        splits: The training split first, by what errors call them.
+
+    Raises:
+        LabelError: More than `data.max_ignored` of a split's pixels are ignored; or, for classes that the recipe
+            names, the training masks hold no pixel of one, and `data.allow_missing` is not set.
+    """
+    for name, dataset in splits.items():
+        ignored = dataset.count_ignored()
+        share = ignored / max(1, ignored + int(dataset.count_pixels().sum()))
+        if share > recipe.data.max_ignored:
+            raise LabelError(
+                f"{share:.1%} of the {name} split's pixels are ignored, more than data.max_ignored = "
+                f"{recipe.data.max_ignored}. {describe_masks(dataset)}, or raise data.max_ignored"
+            )
+    train = next(iter(splits.values()))
+    absent = absent_classes(train)
+    if absent and recipe.data.dataset == "folder" and not recipe.data.allow_missing:
+        raise LabelError(
+            f"no pixel of {', '.join(map(repr, absent[:10]))}{', …' if len(absent) > 10 else ''} in the "
+            f"{len(train)} training masks. {describe_masks(train)}, or set data.allow_missing = true"
+        )
 
 
 def labels_seen(target: Tensor, model: FCN) -> dict[str, float]:

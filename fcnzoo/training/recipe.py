@@ -7,6 +7,8 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import codecs
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,8 +111,8 @@ class Recipe(Record):
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         return [
             f"{key}: {theirs.get(key)!r} there, {mine.get(key)!r} here"
-            for key in mine
-            if key not in RESUMABLE and key != "description" and mine[key] != theirs.get(key)
+            for key in mine | theirs
+            if key not in RESUMABLE and key != "description" and mine.get(key) != theirs.get(key)
         ]
 
 
@@ -128,7 +130,7 @@ def _read(source: str | Path) -> tuple[dict[str, Any], str]:
     if path.suffix in (".toml", ".json"):
         if not path.is_file():
             raise FileNotFoundError(f"no recipe at {path}; built-in recipes: {', '.join(list_recipes())}")
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        text, where = _decode(path.read_bytes(), str(path)), str(path)
     elif str(source) in list_recipes():
         file = resources.files("fcnzoo.training") / "recipes" / f"{source}.toml"
         text, where = file.read_text(encoding="utf-8"), str(source)
@@ -139,8 +141,17 @@ def _read(source: str | Path) -> tuple[dict[str, Any], str]:
         )
     try:
         return (read_json(text) if path.suffix == ".json" else tomllib.loads(text)), where
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not a valid recipe ({error})") from None
+
+
+def _decode(data: bytes, where: str) -> str:
+    """Decode a recipe's file: UTF-8, or UTF-16 as Windows' editors and PowerShell mark it."""
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not {encoding.removesuffix('-sig').upper()} ({error}); save it as UTF-8") from None
 
 
 def _override(data: dict[str, Any], text: str) -> None:
@@ -158,25 +169,33 @@ def _override(data: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise ValueError(f"cannot read the override {text!r}: {part} is no section")
         node = inner
-    node[parts[-1]] = _value(value.strip(), words=_words(parts))
+    node[parts[-1]] = _value(value.strip(), _hint(parts))
 
 
-def _words(parts: Sequence[str]) -> tuple[object, ...]:
-    """Return the words that a field takes, if it takes only some: `none` is one of them for a few."""
+def _hint(parts: Sequence[str]) -> Any:
+    """Return the type of a field, or `None` if there is no such field."""
     hint: Any = Recipe
     for part in parts:
         hint = get_type_hints(hint).get(part) if isinstance(hint, type) and issubclass(hint, Record) else None
-    return get_args(hint) if get_origin(hint) is Literal else ()
+    return hint
 
 
-def _value(text: str, *, words: Sequence[object] = ()) -> Any:
-    if text in words:
+def _value(text: str, hint: Any) -> Any:
+    """Return what a text means for a field of a type: TOML, `none`, Python's `True`, or just a text."""
+    if get_origin(hint) is Literal and text in get_args(hint):  # `none` is a word of a few fields
         return text
     if text.lower() in ("none", "null"):
         return None
+    if text.lower() in ("true", "false") and bool in (hint, *get_args(hint)):
+        return text.lower() == "true"
     try:
         return tomllib.loads(f"value = {text}")["value"]
+    except RecursionError:
+        raise ValueError(f"cannot read the value {text[:40]!r}…: nested too deeply") from None
     except tomllib.TOMLDecodeError:
+        words = re.fullmatch(r"\[\s*([^\[\]{}\"'=]*[^\[\]{}\"'=,\s])\s*,?\s*\]", text)
+        if words and get_origin(hint) is tuple:  # ["soil", "crop"], of which PowerShell takes the quotes
+            return [word.strip() for word in words[1].split(",")]
         return text
 
 

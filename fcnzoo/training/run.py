@@ -18,7 +18,7 @@ from fcnzoo.training.loop import Trainer
 from fcnzoo.training.memory import kept_memory
 from fcnzoo.training.objective import Criterion
 from fcnzoo.training.recipe import Recipe
-from fcnzoo.training.report import Reporter, rewind_log
+from fcnzoo.training.report import Reporter, read_log, rewind_log
 from fcnzoo.training.selection import Selection, TrainingResult
 
 if TYPE_CHECKING:
@@ -66,11 +66,15 @@ def train(
     preflight.check_extras(recipe)
     accelerator = _accelerator(recipe)
     out, main = Path(recipe.run.out), accelerator.is_main_process
+    fresh = False
     if main:
         preflight.check_folder(out, 0)
-        _claim(out, recipe, resume)
+        fresh = _is_fresh(out, recipe, resume)
     accelerator.wait_for_everyone()
     trainer, val_set, start = _prepare(recipe, accelerator, criterion)
+    if fresh:  # only now, so that a start that failed does not stand in the way of the next
+        with atomic(out / "recipe.json", "w") as file:
+            file.write(recipe.to_json())
     restored = resume and trainer.restore()
     if main:
         rewind_log(out / "log.jsonl", trainer.progress.step if restored else -1)
@@ -96,6 +100,7 @@ def _prepare(
     torch.manual_seed(recipe.run.seed)  # the same fresh weights in every process
     train_set = assembly.build_dataset(recipe, recipe.data.train_split)
     val_set = assembly.build_dataset(recipe, recipe.data.val_split)
+    preflight.check_classes(recipe, {"training": train_set, "validation": val_set})
     weights = assembly.class_weights(recipe, train_set)
     model = assembly.build_model(recipe, train_set.label_set, weights)
     start: dict[str, Any] = {"train_images": len(train_set), "val_images": len(val_set), "class_weights": weights}
@@ -152,17 +157,15 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Make an empty folder the output of a recipe, or check that it is the one to resume."""
+def _is_fresh(out: Path, recipe: Recipe, resume: bool) -> bool:
+    """Whether the output folder is empty or holds a run without a single step; raise unless it is the run to resume."""
+    visible = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     own = out / "recipe.json"
-    visible = [path.name for path in out.iterdir() if not path.name.startswith(".")]
-    if not visible:
-        with atomic(own, "w") as file:
-            file.write(recipe.to_json())
-        return
+    if not visible or (own.is_file() and not _has_steps(out, visible)):
+        return True
     if not resume:
         raise FileExistsError(
-            f"{out} is not empty ({', '.join(sorted(visible)[:4])}); resume it (--resume), or choose another --out"
+            f"{out} is not empty ({', '.join(visible[:4])}); resume it (--resume), or choose another --out"
         )
     if not own.is_file():
         raise FileNotFoundError(
@@ -174,3 +177,11 @@ def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
             f"cannot resume {out} with another recipe: {'; '.join(differences)}. "
             "Resume without these options, or start anew in another --out"
         )
+    return False
+
+
+def _has_steps(out: Path, names: Iterable[str]) -> bool:
+    """Whether a folder may hold more than what a start leaves that fails before the first step."""
+    if set(names) - {"recipe.json", "log.jsonl", "tensorboard", "checkpoints"} or checkpoints(out / "checkpoints"):
+        return True
+    return any(entry["kind"] != "start" for entry in read_log(out / "log.jsonl"))

@@ -70,6 +70,7 @@ def convert(
     num_classes: int | None = None,
     sha256: str | None = None,
     fold_input: bool = False,
+    ema: bool = False,
 ) -> FCN:
     """Convert a checkpoint of somebody else's code.
 
@@ -77,7 +78,8 @@ def convert(
     VGG-16, and FCN-8s at once (`…-atonce`: the scales of pool3 and pool4 are folded into the score layers; torchfcn's
     files of both have the same keys, so that only you can know which it is). mmseg: FCN on ResNet-50/101 (v1c or
     plain) D8. deeplab: DeepLabV3 on MobileNetV2 ×0.5 (`deeplabv3_257_mv_gpu.tflite`). `.caffemodel` files are read
-    without Caffe, `.tflite` files without TensorFlow, PyTorch files without running code in them.
+    without Caffe, `.tflite` files without TensorFlow, PyTorch files without importing or running what they name: what
+    training scripts put beside the weights is left out, as the receipt says, and so are prefixes such as `module.`.
 
     The preprocessing that the weights were trained on comes with them (BGR less the mean for torchfcn and
     Caffe), and their classes where these are certain: 21 are VOC's, 60 from Caffe PASCAL-Context's in the order
@@ -93,6 +95,7 @@ def convert(
         fold_input: For torchfcn and Caffe: fold the order of the channels and the range of 0–255 into the first
             convolution, so that the network takes RGB pictures of 0–1 less the mean. The mean cannot be folded:
             it is taken off before the convolution pads with zeros.
+        ema: Take the averaged weights that a PyTorch file holds beside the last ones (`model_ema`, `ema`, …).
 
     Returns:
         The network, in eval mode. `model.provenance` says what it was made from; `fcnzoo.save` keeps that.
@@ -101,15 +104,18 @@ def convert(
         ConversionError: The file is missing, damaged, has another digest, holds NaN or infinite values, or is
             not what `source`, `model` or `num_classes` say; keys that do not fit are listed.
         UnknownModelError: Nothing is called `model`.
-        ValueError: `source` or `sha256` is impossible, or there is nothing to fold.
+        ValueError: `source` or `sha256` is impossible, there is nothing to fold, or `ema` is for another kind of file.
     """
     if source not in _CONVERTERS:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+    if ema and _CONVERTERS[source].read is not read_torch:
+        raise ValueError(f"ema is for PyTorch files; those of {source} hold one set of weights")
     path = Path(file)
     digest = _digest(path, sha256)
     with torch.device("cpu"):  # whatever the caller's default is: files are read and checked on the CPU
-        plan, network = _convert(source, path, model, num_classes)
-        notes = plan.notes | (fold(network) if fold_input else {})
+        checkpoint = read_torch(path, ema=True) if ema else _CONVERTERS[source].read(path)
+        plan, network = _convert(source, checkpoint, path, model, num_classes)
+        notes = plan.notes | checkpoint.notes | (fold(network) if fold_input else {})
         network.provenance = receipt(source, path, digest, notes, network)
         return network
 
@@ -127,8 +133,9 @@ def _digest(path: Path, wanted: str | None) -> str:
     return digest
 
 
-def _convert(source: str, path: Path, model: str | None, num_classes: int | None) -> tuple[Plan, FCN]:
-    checkpoint = _CONVERTERS[source].read(path)
+def _convert(
+    source: str, checkpoint: Checkpoint, path: Path, model: str | None, num_classes: int | None
+) -> tuple[Plan, FCN]:
     _check_finite(checkpoint)
     try:
         plan = _CONVERTERS[source].plan(checkpoint)

@@ -40,11 +40,13 @@ class Checkpoint:
         file: What to call it in errors.
         tensors: Weights by the publisher's names.
         meta: What stands beside the weights, if anything.
+        notes: For the receipt; JSON-ready.
     """
 
     file: str
     tensors: dict[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def refuse(self, why: str) -> ConversionError:
         """Return the error that says why this file cannot be converted."""
