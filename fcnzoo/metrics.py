@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from fcnzoo.files.records import Record
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+Labels: TypeAlias = "Tensor | np.ndarray"
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,13 @@ class ConfusionMatrix:
     def __repr__(self) -> str:
         return f"ConfusionMatrix({self.num_classes} classes, {int(self.counts.sum())} pixels)"
 
-    def update(self, prediction: Tensor, target: Tensor, ignore_index: int = 255) -> None:
+    def update(self, prediction: Labels, target: Labels, ignore_index: int | None = 255) -> None:
         """Count pixels.
 
         Args:
-            prediction: Integer labels of any shape, 0…K−1 wherever the target counts.
-            target: Integer labels of that shape, 0…K−1 or `ignore_index`.
-            ignore_index: Target value that is not counted.
+            prediction: Integer labels of any shape, 0…K−1 wherever the target counts: a tensor or an array.
+            target: Integer labels of that shape, 0…K−1 or `ignore_index`: a tensor or an array.
+            ignore_index: Target value that is not counted; `None`: all are.
 
         Raises:
             LabelError: There is another value in the target or the prediction.
@@ -138,7 +141,7 @@ class ConfusionMatrix:
         """
         self._add(self._count(prediction, target, ignore_index), by_image=False)
 
-    def update_image(self, prediction: Tensor, target: Tensor, ignore_index: int = 255) -> None:
+    def update_image(self, prediction: Labels, target: Labels, ignore_index: int | None = 255) -> None:
         """Count the pixels of one image, and keep its own mean IoU for `per_image_mean_iou`.
 
         Arguments and errors are those of `update`.
@@ -203,16 +206,21 @@ class ConfusionMatrix:
             union = counts.sum(0) + counts.sum(1) - counts.diagonal()
             self._image_iou.append(float((counts.diagonal().double() / union).nanmean()))
 
-    def _count(self, prediction: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    def _count(self, prediction: Labels, target: Labels, ignore_index: int | None) -> Tensor:
+        prediction, target = _as_tensor("prediction", prediction), _as_tensor("target", target)
+        if ignore_index is not None and (isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__")):
+            raise TypeError(f"ignore_index must be an int or None, got {ignore_index!r}")
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
         for what, labels in (("prediction", prediction), ("target", target)):
             if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
                 raise TypeError(f"{what} must be of an integer dtype, got {labels.dtype}; scores need argmax(1) first")
-        prediction, target = prediction.to(self.counts.device), target.to(self.counts.device)
-        counted = target != ignore_index
+        prediction, target = (labels.to(self.counts.device).flatten() for labels in (prediction, target))
+        # As int64: a value that the target's own type cannot hold would be taken modulo 256.
+        counted = slice(None) if ignore_index is None else target.long() != int(ignore_index)
         truth, taken = target[counted].long(), prediction[counted].long()
-        self._check_range("target", truth, f"0…{self.num_classes - 1} and ignore_index={ignore_index}")
+        more = "" if ignore_index is None else f" and ignore_index={ignore_index}"
+        self._check_range("target", truth, f"0…{self.num_classes - 1}{more}")
         self._check_range("prediction", taken, f"0…{self.num_classes - 1}")
         cells = torch.bincount(truth * self.num_classes + taken, minlength=self.num_classes**2)
         return cells.view(self.num_classes, self.num_classes)
@@ -231,6 +239,19 @@ class ConfusionMatrix:
             raise TypeError(f"counts must be of an integer dtype, got {counts.dtype}")
         if int(counts.min()) < 0:
             raise ValueError("counts must be 0 or more")
+
+
+def _as_tensor(what: str, labels: Labels) -> Tensor:
+    """Return labels as a tensor; arrays of any integer type, read-only or of the other byte order too."""
+    if isinstance(labels, Tensor):
+        return labels
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        kind = type(labels).__name__ if array.dtype == object else array.dtype
+        raise TypeError(
+            f"{what} must be a tensor or an array of an integer dtype, got {kind}; scores need argmax first"
+        )
+    return torch.from_numpy(array.astype(np.uint8 if array.dtype == np.uint8 else np.int64))
 
 
 def _optional(values: Tensor) -> tuple[float | None, ...]:

@@ -196,3 +196,42 @@ def test_metrics_go_to_json_and_back_and_to_a_table() -> None:
     text = " ".join(console.file.getvalue().split())  # pyright: ignore[reportAttributeAccessIssue]
     for part in ("title", "b [x]", "50.00", "25.00", "in no mean: c", "mean per image (1)"):
         assert part in text
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", ">i4", "uint32", "int64"])
+@pytest.mark.parametrize("as_target", ["array", "tensor"])
+def test_arrays_are_counted_as_tensors(dtype: str, as_target: str) -> None:
+    """Labels as `Predictor` gives them, of any integer type, read-only or not, count as tensors do."""
+    prediction = np.arange(12).reshape(3, 4) % 3
+    target = np.roll(prediction, 1, 1)
+    target[0, 0] = 255
+    want = ConfusionMatrix(3)
+    want.update(torch.from_numpy(prediction), torch.from_numpy(target))
+    given = prediction.astype(dtype)
+    given.flags.writeable = False
+    truth = target.astype(dtype if dtype != "int8" else "uint8")
+    got = ConfusionMatrix(3)
+    got.update(given, truth if as_target == "array" else torch.from_numpy(target))
+    assert torch.equal(got.counts, want.counts)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros(3, bool), np.array(["a", "b", "c"]), None, "abc"])
+def test_arrays_of_something_else(wrong: object) -> None:
+    """Scores, masks, texts and nothing are refused with what was given."""
+    with pytest.raises(TypeError, match="prediction must be a tensor or an array of an integer dtype, got"):
+        ConfusionMatrix(3).update(wrong, np.zeros(3, int))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_ignore_index_is_no_number_modulo_256() -> None:
+    """`None` counts everything; 300 is not 44, whatever the target's type; other things are refused."""
+    labels = torch.tensor([0, 1, 1], dtype=torch.uint8)
+    matrix = ConfusionMatrix(2)
+    matrix.update(labels, labels, ignore_index=None)
+    assert matrix.counts.sum() == 3
+    with pytest.raises(LabelError, match=r"target holds \[44\]"):
+        matrix.update(labels, torch.tensor([0, 44, 1], dtype=torch.uint8), ignore_index=300)
+    matrix.update(labels, torch.tensor([0, 300, 1]), ignore_index=300)
+    assert matrix.counts.sum() == 5
+    for wrong in ("255", 1.5, True):
+        with pytest.raises(TypeError, match="ignore_index must be an int or None"):
+            matrix.update(labels, labels, ignore_index=wrong)  # pyright: ignore[reportArgumentType]

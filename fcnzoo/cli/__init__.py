@@ -8,6 +8,8 @@ Exit codes: 0 all done; 1 bad input, told in one line per problem on stderr; 2 w
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -34,8 +36,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Every command by its name, in the order of `--help`."""
 
-BAD_INPUT = (FCNZooError, ValueError, TypeError, OSError, ImportError, MemoryError)
-"""What the library raises for bad input: one line on stderr, no traceback (unless `--debug`)."""
+BAD_INPUT = (
+    FCNZooError, ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError, RecursionError,
+)  # fmt: skip
+"""What the library raises for bad input, or where a run diverges: told on stderr, no traceback (unless `--debug`)."""
 
 
 class _Commands(TyperGroup):
@@ -87,4 +91,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Run the command line; the entry point of the `fcnzoo` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not lose the line
+            stream.reconfigure(errors="backslashreplace")
     app()

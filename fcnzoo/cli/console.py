@@ -46,13 +46,19 @@ def one_line(error: BaseException | str) -> str:
 
 
 def complain(error: BaseException | str) -> None:
-    """Print one line to stderr."""
-    typer.echo(f"fcnzoo: {one_line(error)}", err=True)
+    """Print an error to stderr: one line, or, where it lists problems, a line for each."""
+    first, *more = [line.rstrip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    typer.echo("\n".join(map(clean, (f"fcnzoo: {first}", *more))), err=True)
+
+
+def clean(text: str) -> str:
+    """Return a text without what a terminal would take for a command; only its spaces stay."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", text)
 
 
 def shown(path: Path) -> str:
     """Return a path as it can be printed: on one line, whatever bytes its name has."""
-    return re.sub(r"[\x00-\x1f\x7f]", "?", os.fsencode(path).decode("utf-8", "replace"))
+    return clean(os.fsencode(path).decode("utf-8", "replace"))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

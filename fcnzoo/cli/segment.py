@@ -117,7 +117,7 @@ def find_images(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list
     own = 0
     for path in paths:
         if not path.exists():
-            problems.append(f"{path}: no such file or folder")
+            problems.append(_missing(path))
             continue
         for file in _images_below(path, recursive, problems) if path.is_dir() else [path]:
             if _OWN_OUTPUT.search(file.name):
@@ -127,6 +127,16 @@ def find_images(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list
     if own:
         complain(f"left out {own} {'result' if own == 1 else 'results'} of earlier runs (*.fcnzoo.*.png)")
     return list(found.values()), problems
+
+
+def _missing(path: Path) -> str:
+    from fcnzoo.images.load import refuse_url
+
+    try:
+        refuse_url(path)
+    except ValueError as error:
+        return str(error)
+    return f"{path}: no such file or folder"
 
 
 def _images_below(folder: Path, recursive: bool, problems: list[str]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +87,10 @@ def pair_folders(images: Path, masks: Path, layout: str) -> Pairs:
 
 
 def match_names(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Pairs:
-    """Match images and masks that go by the same name; the others are problems."""
+    """Match images and masks that go by the same name, however its letters are composed; the others are problems."""
+    images, masks = (
+        {unicodedata.normalize("NFC", name): path for name, path in found.items()} for found in (images, masks)
+    )
     problems = [Problem("images without a mask", str(images[name])) for name in sorted(images.keys() - masks.keys())]
     problems += [Problem("masks without an image", str(masks[name])) for name in sorted(masks.keys() - images.keys())]
     return Pairs([(images[name], masks[name]) for name in sorted(images.keys() & masks.keys())], problems)
@@ -117,8 +121,8 @@ def _by_name(
     for entry in entries:
         if entry.suffix.lower() not in suffixes:
             problems.append(Problem(f"files that are no {what} ({' '.join(suffixes)})", str(entry)))
-        elif entry.stem in by_name:
-            problems.append(Problem(f"two {what}s of one name", f"{by_name[entry.stem]} and {entry.name}"))
+        elif (name := unicodedata.normalize("NFC", entry.stem)) in by_name:
+            problems.append(Problem(f"two {what}s of one name", f"{by_name[name]} and {entry.name}"))
         else:
-            by_name[entry.stem] = entry
+            by_name[name] = entry
     return by_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from fcnzoo.data.checks import Problem
@@ -73,13 +74,13 @@ def _pairs(root: Path, split: str) -> Pairs:
     if not (folder / f"{split}.txt").is_file():
         lists = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"there is no list {folder / f'{split}.txt'}; lists there: {lists}")
-    lines = (folder / f"{split}.txt").read_text(encoding="utf-8").split("\n")
+    lines = (folder / f"{split}.txt").read_text(encoding="utf-8-sig").split("\n")
     names = [line.split() for line in lines if line.strip()]
     if not names:
         raise ValueError(f"the list {folder / f'{split}.txt'} is empty")
     pairs = Pairs([], [])
     for name in names:
-        image, mask = _paths(root, split, name)
+        image, mask = map(_as_stored, _paths(root, split, name))
         if image.is_file() and mask.is_file():
             pairs.files.append((image, mask))
         if not image.is_file():
@@ -87,6 +88,12 @@ def _pairs(root: Path, split: str) -> Pairs:
         if not mask.is_file():
             pairs.problems.append(Problem("images without a mask", f"{image} (no {mask})"))
     return pairs
+
+
+def _as_stored(path: Path) -> Path:
+    """Return a path as its file is called: lists and file systems compose accented letters in two ways."""
+    forms = (path, *(path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD")))
+    return next((form for form in forms if form.exists()), path)
 
 
 def _paths(root: Path, split: str, name: list[str]) -> tuple[Path, Path]:

@@ -43,7 +43,7 @@ def near(name: str, known: typing.Iterable[str]) -> str:
     """Return `" Did you mean a, b?"` for the known names nearest to `name`, or an empty text."""
     if len(name) > LONGEST_NAME:
         return ""
-    close = difflib.get_close_matches(name, list(known), n=5, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=5, cutoff=0.6)
     return f" Did you mean {', '.join(close)}?" if close else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard
 import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from fcnzoo.files.reading import open_file
 
 if TYPE_CHECKING:
     import torch
@@ -63,11 +66,22 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
         TypeError: `source` is none of the above, or its numbers are not uint8.
     """
     if isinstance(source, str | Path):
+        refuse_url(source)
         return _from_file(Path(source), max_pixels)
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")
         return _to_rgb(source, str(filename) if filename else "the PIL image")
     return Image.fromarray(_displayable(to_array(source))).convert("RGB")
+
+
+def refuse_url(source: str | Path) -> None:
+    """Raise `ValueError` for the address of something on the web, of which a path has swallowed a slash."""
+    found = re.match(r"(https?|ftp|s3|gs|file|data):/*(.*)", str(source), re.IGNORECASE | re.DOTALL)
+    if found and not Path(source).exists():
+        address = f"{found[1]}://{found[2]}" if found[1].lower() != "data" else "a data: address"
+        raise ValueError(
+            f"{address[:200]} is no file; nothing is fetched from the web: download it, then give its path"
+        )
 
 
 def to_array(source: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -133,7 +147,7 @@ def _from_file(path: Path, max_pixels: int) -> Image.Image:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give an image file")
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except OSError as error:
@@ -156,7 +170,8 @@ def _from_file(path: Path, max_pixels: int) -> Image.Image:
         if width * height > max_pixels:
             raise ValueError(
                 f"{path}: {width} × {height} = {width * height:,} pixels is over the limit of {max_pixels:,}; "
-                f"if you trust the file, raise it with max_pixels={width * height} (--max-pixels on the command line)"
+                f"if you trust the file, give load_image(path, max_pixels={width * height}) of fcnzoo.images, or "
+                "--max-pixels on the command line"
             )
         return _to_rgb(image, str(path))
 

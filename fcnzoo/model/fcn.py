@@ -14,7 +14,7 @@ from fcnzoo.config import FCNConfig, Grid, Padding, Preprocess
 from fcnzoo.labels import LabelSet, LabelSetLike
 from fcnzoo.model.evaluating import evaluating
 from fcnzoo.model.heads import DilatedHead, Head, build_heads
-from fcnzoo.model.inputs import check_image, check_target
+from fcnzoo.model.inputs import check_image, check_target, explain_batch_of_one
 from fcnzoo.model.score_rows import carry_rows, score_layers
 from fcnzoo.ops import upsample, upsample_argmax, upsample_cross_entropy
 
@@ -110,7 +110,7 @@ class FCN(nn.Module):
         if aux and self.aux_head is None:
             raise ValueError("aux=True, but this network has no aux head; create it with aux=True")
         with_aux = self.aux_head is not None and (self.training if aux is None else aux)
-        features = self.backbone(self._fit(image))
+        features = self._features(image)
         main = self.head(features)
         if not with_aux or self.aux_head is None:
             return Scores(main, None, self.grid, None)
@@ -177,7 +177,7 @@ class FCN(nn.Module):
             TypeError: Wrong dtype.
         """
         check_image(image, self.config.backbone.in_channels, self.dtype)
-        maps = self.backbone(self._fit(image))
+        maps = self._features(image)
         if self.backbone.fixed_size is not None:
             return maps
         height, width = image.shape[-2:]
@@ -244,6 +244,15 @@ class FCN(nn.Module):
             weight=weight,
             label_smoothing=loss.label_smoothing,
         )
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        image = self._fit(image)
+        if not self.training or torch.compiler.is_compiling():
+            return self.backbone(image)
+        try:
+            return self.backbone(image)
+        except ValueError as error:
+            raise explain_batch_of_one(self.backbone, error) from error
 
     def _fit(self, image: Tensor) -> Tensor:
         """Pad an image at its bottom and right as the backbone asks, or resize it to the one size it takes."""

@@ -15,11 +15,9 @@ if TYPE_CHECKING:
     from fcnzoo.config import Grid
 
 
-def _is_fit(grid: Grid, size: tuple[int, int]) -> bool:
-    """Whether the grid is `F.interpolate`'s own geometry for an image of this size."""
-    if grid.stride is not None or grid.offset or grid.border != "edge":
-        return False
-    return all(grid.padded(length) == length for length in size)
+def _is_fit(grid: Grid) -> bool:
+    """Whether the grid is `F.interpolate`'s own geometry for the image as it was padded."""
+    return grid.stride is None and not grid.offset and grid.border == "edge"
 
 
 def _crop_start(grid: Grid, scores: Tensor, size: tuple[int, int]) -> int | None:
@@ -58,8 +56,11 @@ def upsample(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     prototxt (identity checked in float64 by the tests).
     """
     check_scores(scores, size)
-    if _is_fit(grid, size):
-        return F.interpolate(scores, size=size, mode="bilinear", align_corners=grid.align_corners)
+    if _is_fit(grid):
+        # The padding is computed and cut off, at any size: no branch on it, so that graphs serve all sizes.
+        padded = (grid.padded(size[0]), grid.padded(size[1]))
+        whole = F.interpolate(scores, size=padded, mode="bilinear", align_corners=grid.align_corners)
+        return whole[..., : size[0], : size[1]].contiguous()
     start = _crop_start(grid, scores, size)
     if start is not None:
         return scores[..., start : start + size[0], start : start + size[1]]

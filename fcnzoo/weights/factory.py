@@ -87,6 +87,7 @@ def create(
     """
     if foreign:
         raise TypeError(_unknown_keyword(next(iter(foreign))))
+    check_device(device)
     if pretrained and pretrained_backbone is not False:
         raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
     from fcnzoo.weights.load import load_as
@@ -237,15 +238,29 @@ def _pick_weights(spec: ModelSpec, tag: str | None) -> Weights:
     return weights
 
 
+def check_device(device: torch.device | str | None) -> None:
+    """Raise `ValueError` for a device that does not exist here; PyTorch's own errors for that have many types."""
+    try:
+        if device is not None:
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here: {reason}; give 'cpu', 'cuda', 'cuda:1' or 'mps', "
+            "as far as PyTorch has them here"
+        ) from None
+
+
 def move(model: torch.nn.Module, device: torch.device | str) -> None:
     """Move a model to a device.
 
     Raises:
-        ValueError: The device does not exist here, or is full; PyTorch's own errors for that have many types.
+        ValueError: The device does not exist here, or is full.
     """
     try:
+        check_device(device)
         model.to(torch.device(device))
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except RuntimeError as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
 
@@ -255,6 +270,9 @@ def resolve_model(model: FCN | str | Path | None) -> FCN:
     if isinstance(model, torch.nn.Module):
         if not hasattr(model, "scores"):
             raise TypeError(f"model must be an FCN, got {type(model).__name__}, which has no scores()")
+        from fcnzoo.weights.norms import check_norms
+
+        check_norms(model)
         return cast("FCN", model)  # or what torch.compile made of one
     from fcnzoo.weights.load import load
 

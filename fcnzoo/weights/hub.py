@@ -135,14 +135,14 @@ def list_files(repo_id: str, revision: str | None, token: str | None = None) -> 
 
     known = _Memory(repo_id)
     if re.fullmatch(r"[0-9a-f]{40}", revision or "") or constants.HF_HUB_OFFLINE:
-        remembered = known.read(revision)
+        remembered = known.read(revision, anywhere=bool(constants.HF_HUB_OFFLINE))
         if remembered is not None:
             return remembered
     api = HfApi(token=token)
     try:
         info = _retry(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
     except hub_failures() as error:
-        remembered = known.read(revision) if unreachable(error) else None
+        remembered = known.read(revision, anywhere=True) if unreachable(error) else None
         if remembered is None:
             raise explain(error, repo_id, revision, "read") from None
         logger.warning("the Hub cannot be reached; %s at %s is taken from the cache", repo_id, remembered.commit)
@@ -177,14 +177,20 @@ class _Memory:
     def _ref(self, revision: str | None) -> Path:
         return self.folder / "refs" / quote(revision or "main", safe="")
 
-    def read(self, revision: str | None) -> Listing | None:
-        """Return what was last known of a revision."""
-        try:
-            commit = self._ref(revision).read_text(encoding="utf-8")
-            files = json.loads((self.folder / f"{commit}.json").read_text(encoding="utf-8"))
-            return Listing(commit, {name: Digest(*digest) for name, digest in files.items()})
-        except (OSError, ValueError, TypeError, AttributeError):
-            return None
+    def read(self, revision: str | None, *, anywhere: bool = False) -> Listing | None:
+        """Return what was last known of a revision; with `anywhere`, also from another server (`HF_ENDPOINT`)."""
+        folders = [self.folder]
+        if anywhere:
+            others = (folder / self.folder.name for folder in self.folder.parents[1].glob("*") if folder.is_dir())
+            folders += sorted((folder for folder in others if folder.is_dir()), key=_age)
+        for folder in folders:
+            try:
+                commit = (folder / self._ref(revision).relative_to(self.folder)).read_text(encoding="utf-8")
+                files = json.loads((folder / f"{commit}.json").read_text(encoding="utf-8"))
+                return Listing(commit, {name: Digest(*digest) for name, digest in files.items()})
+            except (OSError, ValueError, TypeError, AttributeError):
+                continue
+        return None
 
     def write(self, revision: str | None, listing: Listing) -> None:
         """Keep what a revision means now."""
@@ -196,6 +202,10 @@ class _Memory:
                     file.write(listing.commit)
         except OSError as error:
             logger.warning("%s cannot be written (%s): loading offline will not work", self.folder, error)
+
+
+def _age(folder: Path) -> float:
+    return -folder.stat().st_mtime
 
 
 def _retry(call: Callable[[], T]) -> T:

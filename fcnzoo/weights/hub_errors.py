@@ -72,7 +72,7 @@ def _reason(error: BaseException, repo_id: str, doing: str) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
             "there is no such repository, or it is private and you may not see it; "
-            f"check the spelling, and for a private one {LOG_IN} (or pass token=)"
+            f"check the spelling, and for a private one {LOG_IN}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no such revision; branches, tags and commits are on {page}/commits/main"

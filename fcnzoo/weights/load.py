@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
 from fcnzoo.config import FCNConfig
+from fcnzoo.errors import WeightsError
 from fcnzoo.files.safetensors import open_safetensors
 from fcnzoo.model.fcn import FCN
 from fcnzoo.weights.folder import WEIGHTS_FILE, open_folder
@@ -47,7 +49,16 @@ def load(
         from fcnzoo.weights.hub import pull
 
         source = pull(source)
+    _check_source(source)
     return load_as(source, None, device=device, dtype=dtype, mmap=mmap, verify=verify)
+
+
+def _check_source(source: str | Path) -> None:
+    """Raise `WeightsError` for what is meant as a repository of the Hub, and is no folder here."""
+    text = str(source)
+    found = re.fullmatch(r"(?:https?:/+[\w.-]+/)?([\w-][\w.-]*/[\w-][\w.-]*)/?", text)
+    if found and not Path(source).exists():
+        raise WeightsError(f"{text}: there is no such folder; a repository of the Hub is 'hf-hub:{found[1]}'")
 
 
 def load_as(

@@ -14,6 +14,8 @@ from pathlib import Path
 
 _TIMM = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 _TORCHVISION = re.compile(r"^@register_model\((?:name=)?(?:\"(\w+)\")?\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+_RENAMED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)\}\)", re.MULTILINE | re.DOTALL)
+_PAIR = re.compile(r"'(\w+)'\s*:\s*'([\w.]+)'")
 
 PAPER = ("paper/vgg16",)
 """Networks that are ours."""
@@ -38,6 +40,13 @@ def timm_names() -> tuple[str, ...]:
     """Return timm's architectures, sorted: what `timm.list_models()` returns."""
     names = {name for text in _sources("timm", "models", nested=True) for name in _TIMM.findall(text)}
     return tuple(sorted(names))
+
+
+@functools.cache
+def timm_renamed() -> dict[str, str]:
+    """Return what timm calls networks today that once had other names: architecture, and often a tag."""
+    tables = (table for text in _sources("timm", "models", nested=True) for table in _RENAMED.findall(text))
+    return dict(pair for table in tables for pair in _PAIR.findall(table))
 
 
 @functools.cache

@@ -7,12 +7,19 @@ Models come from three places: they are built in (`zoo/entries/`), other package
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable
 
 from fcnzoo.config.spec import ModelSpec, Weights
 from fcnzoo.errors import UnknownModelError
-from fcnzoo.files.records import near
-from fcnzoo.zoo.catalog import PAPER, backbone_names, heads_by_backbone, timm_names, torchvision_names
+from fcnzoo.files.records import LONGEST_NAME, near, shown
+from fcnzoo.zoo.catalog import (
+    backbone_names,
+    heads_by_backbone,
+    timm_names,
+    timm_renamed,
+    torchvision_names,
+)
 from fcnzoo.zoo.entries import ALIASES, DEFAULT_MODEL, ENTRIES
 from fcnzoo.zoo.heads import HEADS, HeadName, head_config
 from fcnzoo.zoo.plugins import Plugins
@@ -235,12 +242,16 @@ def check_backbone(name: str) -> str:
     """
     if "/" not in name:
         found = find_backbone(name)
+        if found is None and name in timm_renamed():
+            raise UnknownModelError(f"timm calls {name!r} {timm_renamed()[name]!r} today")
         if found is None:
             known = [known.partition("/")[2] for known in backbone_names()]
             raise UnknownModelError(f"neither timm nor torchvision has a network {name!r}.{near(name, known)}")
         return found
     base = name.partition(".")[0]
     if base not in backbone_names():
+        if base.startswith("timm/") and base[5:] in timm_renamed():
+            raise UnknownModelError(f"timm calls {base[5:]!r} {timm_renamed()[base[5:]]!r} today")
         raise UnknownModelError(f"there is no backbone {name!r}.{near(base, backbone_names())}")
     return name
 
@@ -250,12 +261,25 @@ def _on_the_fly(head: str, backbone: str, name: str) -> ModelSpec:
 
 
 def _unknown(name: str, head: str, backbone: str) -> str:
-    text = f"there is no model {name!r}."
-    hint = near(name, [*(spec.name for spec in _entries()), *list_models(pretrained=True), *ALIASES])
-    if head in HEADS:
-        known = [*timm_names(), *torchvision_names(), *PAPER]
-        hint = hint or near(backbone, known).replace("mean ", f"mean a backbone of {head}_…: ")
-    else:
-        hint = hint or f" Names are <head>_<backbone>, with a head of {', '.join(HEADS)}."
-    text += hint or " fcnzoo.list_models() and fcnzoo.list_backbones() list what there is."
+    hint = _today(name, head, backbone)
+    if not hint:
+        backbones = [f"{head}_{known}" for known in (*timm_names(), *torchvision_names())] if head in HEADS else []
+        entries = [*(spec.name for spec in _entries()), *list_models(pretrained=True), *ALIASES]
+        hint = near(name, [*entries, *backbones]) if len(name) <= LONGEST_NAME else ""
+    if not hint and head not in HEADS:
+        hint = f" Names are <head>_<backbone>, with a head of {', '.join(HEADS)}."
+    hint = hint or " fcnzoo.list_models() and fcnzoo.list_backbones() list what there is."
+    text = f"there is no model {shown(name)}.{hint}"
     return " ".join([text, *(f"Besides, {failure}." for failure in _plugins.failures())])
+
+
+def _today(name: str, head: str, backbone: str) -> str:
+    """Say what a name certainly means: a network that timm renamed, a backbone alone, other letters, a repository."""
+    if head in HEADS and backbone in timm_renamed():
+        return f" timm calls {backbone!r} {timm_renamed()[backbone]!r} today: {head}_{timm_renamed()[backbone]}"
+    if find_backbone(name) is not None or name in timm_renamed():
+        return f" {name!r} is a backbone: put a head before it, as in fcn8s_{timm_renamed().get(name, name)}"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return f" A repository of the Hub is 'hf-hub:{name}', a folder './{name}'."
+    plain = name.lower().replace("-", "_").replace("_tu_", "_")
+    return f" Did you mean {plain}?" if len(name) <= LONGEST_NAME and plain != name and is_model(plain) else ""

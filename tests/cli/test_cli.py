@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typer.testing import CliRunner, Result
 import fcnzoo
 from fcnzoo.cli import COMMANDS, app
 from fcnzoo.config import BackboneConfig, FCNConfig, SkipHeadConfig
+from fcnzoo.images.load import load_image
 from fcnzoo.inference.predictor import Predictor
 from fcnzoo.labels import get_label_set
 
@@ -531,3 +533,44 @@ def test_export_of_bad_input(model: Path, tmp_path: Path) -> None:
         assert result.exit_code == 1 and text in complaints(result)[0]
     assert run("export", model, "--to", "tflite").exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_names_that_the_terminal_cannot_show(tmp_path: Path, encoding: str) -> None:
+    """Pictures are written, every line is printed with escapes, and the exit code is 0."""
+    names = ("街.png", "Ω.png", "plain.png")
+    for name in names:
+        Image.new("RGB", (32, 24)).save(tmp_path / name)
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(fcnzoo.__file__).parents[1])}
+    command = [sys.executable, "-m", "fcnzoo", "segment", *names]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode(encoding).splitlines()
+    assert len(lines) == 3 and "\\u8857" in lines[0] and "plain.png" in lines[2]
+    assert all((tmp_path / f"{Path(name).stem}.fcnzoo.overlay.png").is_file() for name in names)
+
+
+def test_problem_lists_keep_their_lines(tmp_path: Path) -> None:
+    """Every file of a list of problems has a line of its own, without what a terminal would obey."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b\x1b[31m"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{name}.png")
+    result = CliRunner().invoke(app, ["evaluate", "everyday", "--data", str(tmp_path)])
+    assert result.exit_code == 1
+    result = CliRunner().invoke(app, ["evaluate", "everyday", "--data", str(tmp_path / "nowhere")])
+    assert len(result.stderr.splitlines()) == 1
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "masks" / "c.png")
+    result = CliRunner().invoke(app, ["evaluate", "everyday", "--data", str(tmp_path)])
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("fcnzoo: SegmentationFolder: 3 problems") and "\x1b" not in result.stderr
+    assert sum(line.strip().endswith(".png") for line in lines) == 3
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.jpg", "http://example.org/a.jpg", "s3://bucket/a.jpg"])
+def test_addresses_are_printed_whole(address: str) -> None:
+    """A URL is refused in a sentence that shows it as it was given."""
+    result = CliRunner().invoke(app, ["segment", address])
+    assert result.exit_code == 1 and f"{address} is no file; nothing is fetched from the web" in result.stderr
+    with pytest.raises(ValueError, match="nothing is fetched from the web"):
+        load_image(address)

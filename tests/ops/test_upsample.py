@@ -162,3 +162,18 @@ def test_empty_size_is_refused(size: tuple[int, ...]) -> None:
     """A size that is not (H, W) with both at least 1 is a ValueError."""
     with pytest.raises(ValueError, match="size"):
         ops.upsample(torch.zeros(1, 2, 3, 4), Grid(), size)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("grid", [Grid(multiple=32, min_size=32), Grid(stride=8, offset=3, border="zeros")])
+def test_compiled_with_gradients_at_several_sizes(grid: Grid) -> None:
+    """`torch.compile` gives the same values and gradients at sizes that are padded and at those that are not."""
+    torch.compiler.reset()
+    compiled = torch.compile(lambda low, image: ops.upsample(low, grid, (image.shape[-2], image.shape[-1])))
+    for size in ((64, 64), (70, 91), (65, 129), (131, 96)):
+        cells = [-(-length // 32) * 4 for length in size]
+        low = torch.randn(1, 3, *cells, requires_grad=True)
+        image = torch.empty(1, 3, *size)
+        found, wanted = compiled(low, image), ops.upsample(low, grid, size)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        both = [torch.autograd.grad(logits.square().mean(), low)[0] for logits in (found, wanted)]
+        torch.testing.assert_close(*both, rtol=1e-3, atol=1e-5)

@@ -105,3 +105,79 @@ def test_none_is_a_word_where_a_field_takes_it() -> None:
     assert recipe.loss.class_weights == "none"
     assert recipe.optim.freeze_batchnorm == "none"
     assert recipe.optim.clip_norm is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_encodings_of_recipes(tmp_path: Path, encoding: str, suffix: str) -> None:
+    """UTF-8 with and without a byte order mark, and UTF-16 with one, as Windows' editors write them."""
+    text = '[model]\nname = "everyday"\n[data]\ndataset = "folder"\nclass_names = ["土", "Boden é"]\n'
+    if suffix == "json":
+        text = '{"model": {"name": "everyday"}, "data": {"dataset": "folder", "class_names": ["土", "Boden é"]}}'
+    (tmp_path / f"x.{suffix}").write_bytes(text.encode(encoding))
+    assert Recipe.load(tmp_path / f"x.{suffix}").data.class_names == ("土", "Boden é")
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("latin-1", "UTF-8"), ("utf-16", "UTF-16")])
+def test_recipes_in_no_known_encoding(tmp_path: Path, encoding: str, name: str) -> None:
+    """Latin-1, or UTF-16 that is cut off, is a ValueError that says what to save it as."""
+    data = 'description = "Übung"'.encode(encoding)
+    (tmp_path / "x.toml").write_bytes(data[:-1] if encoding == "utf-16" else data)
+    with pytest.raises(ValueError, match=rf"not {name} .*save it as UTF-8"):
+        Recipe.load(tmp_path / "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[soil,crop]", ("soil", "crop")),
+        ("[soil, dry crop ]", ("soil", "dry crop")),
+        ("[土,]", ("土",)),
+        ('["a,b", "c"]', ("a,b", "c")),
+        ("[]", ()),
+    ],
+)
+def test_lists_of_bare_words(text: str, names: tuple[str, ...]) -> None:
+    """What PowerShell leaves of a quoted list is read as the list it was."""
+    assert Recipe.load("folder", [f"data.class_names={text}"]).data.class_names == names
+
+
+def test_true_as_python_writes_it() -> None:
+    """`True` and `False` are booleans where the field takes one, as the errors of `create` write them."""
+    recipe = Recipe.load("folder", ["model.pretrained_backbone=False", "run.plots=TRUE", 'model.backbone="True"'])
+    assert (recipe.model.pretrained_backbone, recipe.run.plots, recipe.model.backbone) == (False, True, "True")
+
+
+def test_mapping_and_ignore(tmp_path: Path) -> None:
+    """Numbers are keys in TOML, JSON and overrides alike; what is no number, or comes twice, is refused."""
+    recipe = Recipe.load("folder", ["data.mapping={255=1, 7=0}", "data.mapping.9=1", "data.ignore=[3, [1, 2, 3]]"])
+    assert recipe.data.mapping == {255: 1, 7: 0, 9: 1} and recipe.data.ignore == (3, (1, 2, 3))
+    (tmp_path / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+    assert Recipe.load(tmp_path) == recipe
+    for text, message in (
+        ("{a=1}", "key must be int"),
+        ("{255='b'}", r"mapping\[255\] must be int"),
+        ("3", "int: int"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            Recipe.load("folder", [f"data.mapping={text}"])
+    with pytest.raises(ValueError, match="names 7 twice"):
+        Recipe.load("folder", ["data.mapping={7=1, 07=1}".replace("07", '"07"')])
+    with pytest.raises(ValueError, match=r"DataSection\.mapping is for dataset = 'folder'"):
+        Recipe.load("camvid_lite0", ["data.mapping={1=1}"])
+
+
+@pytest.mark.parametrize("text", ["data.mapping=" + "[" * 3000, "data.mapping=" + "{a=" * 3000])
+def test_values_nested_too_deeply(text: str) -> None:
+    """A thousand brackets are a ValueError, not the end of Python's stack."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Recipe.load("folder", [text])
+    assert len(str(caught.value)) < 1000
+
+
+def test_files_nested_too_deeply(tmp_path: Path) -> None:
+    """The same in a file, TOML or JSON."""
+    for name, text in (("x.toml", "a = " + "[" * 5000), ("x.json", '{"a":' * 5000)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match="not a valid recipe"):
+            Recipe.load(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ def export(
     with `Predictor`: labels must be equal wherever the two highest scores are not the same but for rounding.
 
     Args:
-        model: The network; or what `Predictor` takes: the name of a zoo model, or a folder.
+        model: The network; or what `Predictor` takes: the name of a zoo model, or a folder. What `torch.compile` made
+            of one is exported as it was before; one of another dtype, made float32.
         file: To write; replaced when the new one is whole and checked.
         to: `"onnx"` or `"pt2"`; by default what the file's suffix says.
         outputs: What the graph gives, in this order: `"labels"` (B, H, W), uint8 up to 256 classes, else int16;
@@ -87,8 +89,11 @@ def export(
     if opset < OPSET:
         raise ValueError(f"opset must be {OPSET} or later, got {opset}")
     network = resolve_model(model)
+    network = getattr(network, "_orig_mod", network)  # what torch.compile was given
     if isinstance(network, OptimizedFCN) or not isinstance(network, FCN):
         raise TypeError(f"model must be an FCN as create or load return it, got {type(network).__name__}")
+    if network.dtype != torch.float32:  # else the comparison would be with scores that are rounded to its own dtype
+        network = copy.deepcopy(network).float()
     about = make_about(network.config, wanted, dtype, license or _license(model), network.provenance)
     write = _onnx if to == "onnx" else _program
     content, difference = write(network, wanted, dtype, about, opset, check_sizes)

@@ -60,7 +60,7 @@ def _compose(
     )
     if reduction == "sum":
         return pixels.sum()
-    counted = target != ignore_index
+    counted = target.long() != ignore_index  # a uint8 target would take 300 for 44
     share = counted.to(scores.dtype) if weight is None else weight[target.where(counted, 0)] * counted
     axes = (0, 1, 2) if reduction == "mean" else (1, 2)
     total = share.sum(axes)

@@ -193,3 +193,12 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, hub: Hub, client: Client
     (tmp_path / "file").write_text("in the way")
     text = client(tell(), HF_HOME=str(tmp_path / "file"))
     assert text.startswith("WeightsError: hf-hub:org/net") and "cache cannot be used" in text and "HF_HOME" in text
+
+
+def test_offline_from_a_cache_that_another_endpoint_filled(hub: Hub, client: Client) -> None:
+    """What came through a mirror of the Hub is found offline without it, and when the Hub cannot be reached."""
+    hub.add("org/net", FILES)
+    assert client(pull()).splitlines() == WANT
+    other = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert client(pull(), HF_HUB_OFFLINE="1", **other).splitlines() == WANT
+    assert client(pull(), **other).splitlines() == WANT
