@@ -11,6 +11,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from fcnzoo.files.atomic import is_special
+
 Device: TypeAlias = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one.")
 ]
@@ -34,6 +36,8 @@ def prepare_file(file: Path, option: str, *, force: bool) -> None:
     """
     if file.is_dir():
         raise IsADirectoryError(f"{option} {file} is a folder; give a file")
+    if is_special(file):
+        return  # a device or a pipe is written to, never replaced
     if file.exists() and not force:
         raise FileExistsError(f"{file} exists; give another {option}, or --force to overwrite it")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from fcnzoo.files.parts import part_file
 
 
 def default_mode() -> int:
@@ -31,9 +33,9 @@ def umask() -> int:
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file for writing that takes the place of `path` only when all of it is on the disk.
 
-    The bytes go to a temporary file in the same folder, which is flushed, given the mode that the
-    umask asks for, and moved over `path` in one step. If the block raises, or the process dies,
-    `path` is what it was.
+    The bytes go to a temporary file in the same folder, which is flushed, given the mode that `path` has (a new file:
+    what the umask asks for), and moved over `path` in one step. If the block raises, or the process dies, `path` is
+    what it was. A link is followed and stays. What is no regular file (a device, a pipe) is written to as it is.
 
     Args:
         path: File to write; its folder is made if it is missing.
@@ -43,19 +45,28 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         OSError: The folder cannot be written, or the disk is full.
     """
     path = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    if is_special(path):
+        with path.open(mode, encoding=encoding) as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+    path = path.resolve() if path.is_symlink() else path
+    bits = stat.S_IMODE(path.stat().st_mode) if path.exists() else default_mode()
+    with part_file(path) as (handle, temporary):
+        with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, default_mode())
+        os.chmod(temporary, bits)
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+
+
+def is_special(path: Path) -> bool:
+    """Whether something is there that is neither a regular file nor a folder; what is in `/dev` always is."""
+    if path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",)):
+        return path.exists() and not path.is_dir()
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def sync(path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.reading import open_file
 
@@ -38,9 +41,18 @@ class Digest(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Return where fcnzoo keeps what it fetched or converted: `FCNZOO_CACHE`, or `~/.cache/fcnzoo`."""
+    """Return where fcnzoo keeps what it fetched or converted: `FCNZOO_CACHE`, or `~/.cache/fcnzoo`.
+
+    Where nobody has a home (containers that run as any user), it is a folder of this user's among the temporary files.
+    """
     given = os.environ.get("FCNZOO_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "fcnzoo"
+    try:
+        return Path(given).expanduser() if given else Path.home() / ".cache" / "fcnzoo"
+    except RuntimeError:
+        if given:
+            raise WeightsError(f"FCNZOO_CACHE={given}: there is no such user; give a folder") from None
+        user = os.getuid() if hasattr(os, "getuid") else "any"
+        return Path(tempfile.gettempdir()) / f"fcnzoo-cache-{user}"
 
 
 def hash_file(path: str | Path, kind: str = "sha256") -> str:
@@ -54,33 +66,46 @@ def hash_file(path: str | Path, kind: str = "sha256") -> str:
         OSError: It cannot be read.
     """
     with open_file(path) as file:
-        if kind == "git":
-            start = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
-            return hashlib.file_digest(file, start.copy).hexdigest()
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        return _hash(file, kind)
 
 
-def wrong_digest(path: str | Path, digest: Digest) -> str | None:
+def _hash(file: BufferedReader, kind: str) -> str:
+    if kind == "git":
+        start = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+        return hashlib.file_digest(file, start.copy).hexdigest()
+    return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
+
+def wrong_digest(path: str | Path | BufferedReader, digest: Digest) -> str | None:
     """Return what `Digest.mismatch` does, but hash no file twice.
 
-    A file that passed is remembered in the cache folder with its size and time of change, and is not
-    hashed again while both stay the same.
+    A file that passed is remembered in the cache folder with its size and its times, and is not hashed again while
+    they stay the same.
 
     Args:
-        path: The file.
+        path: The file; or an open one, whose very bytes are then meant, whatever is called so by now.
         digest: What it must have.
 
     Raises:
         OSError: It cannot be read.
     """
-    path = Path(path).resolve()
-    facts = path.stat()
-    seen = {"path": str(path), "digest": str(digest), "size": facts.st_size, "changed": facts.st_mtime_ns}
-    note = cache_folder() / "verified" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    if not isinstance(path, BufferedReader):
+        with open_file(path) as file:
+            return wrong_digest(file, digest)
+    facts = os.fstat(path.fileno())
+    seen = {
+        "file": [facts.st_dev, facts.st_ino],
+        "digest": str(digest),
+        "size": facts.st_size,
+        "changed": [facts.st_mtime_ns, facts.st_ctime_ns],
+    }
+    name = hashlib.sha256(f"{facts.st_dev} {facts.st_ino} {digest}".encode()).hexdigest()[:32]
+    note = cache_folder() / "verified" / f"{name}.json"
     if _read(note) == seen:
         return None
-    found = digest.mismatch(path)
-    if found is not None:
+    found = _hash(path, digest.kind)
+    path.seek(0)
+    if not digest.value or not found.startswith(digest.value.lower()):
         return found
     try:
         with atomic(note, "w") as file:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
-import tempfile
-import time
+import sys
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
 from fcnzoo.files.atomic import default_mode, sync, umask
+from fcnzoo.files.parts import part_folder
 from fcnzoo.files.reading import open_file
 
 PENDING = ".fcnzoo-pending"
 """Folder inside a folder of files that change together: those that have not been moved into place yet."""
-
-STALE_SECONDS = 3600
-"""What a killed process left half written is deleted when nobody has touched it for so long."""
 
 
 @contextlib.contextmanager
@@ -39,9 +37,7 @@ def atomic_together(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    staging = Path(tempfile.mkdtemp(prefix=".fcnzoo-", suffix=".part", dir=folder))
-    try:
+    with part_folder(folder, ".fcnzoo-") as staging:
         yield staging
         for path in staging.iterdir():
             if (folder / path.name).is_dir():
@@ -53,9 +49,6 @@ def atomic_together(folder: str | Path) -> Iterator[Path]:
         os.chmod(staging, 0o777 & ~umask())
         sync(staging)
         _commit(folder, staging)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
     finish_pending(folder)
 
 
@@ -120,21 +113,13 @@ def _commit(folder: Path, staging: Path) -> None:
     sync(folder)
 
 
-def _sweep(folder: Path) -> None:
-    """Delete what killed processes left half written; what is being written now is younger."""
-    for staging in folder.glob(".fcnzoo-*.part"):
-        with contextlib.suppress(OSError):
-            newest = max(path.stat().st_mtime for path in [staging, *staging.iterdir()])
-            if time.time() - newest > STALE_SECONDS:
-                shutil.rmtree(staging, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def replaced_folder(folder: Path, *, shared: bool = False) -> Iterator[Path]:
     """Give an empty folder that takes the place of `folder` when the block ends without an error.
 
-    Between the two renames `folder` is missing and lies under another name; `recover_folder` finds it. Where another
-    process put a folder there in the meantime, theirs stays: it is as new as ours.
+    The two change places in one step where the system can do that (Linux, macOS). Elsewhere there are two renames,
+    between which `folder` is missing and lies under another name; `recover_folder` finds it. Where another process put
+    a folder there in the meantime, theirs stays: it is as new as ours.
 
     Args:
         folder: Where it shall be; there may be one already.
@@ -145,33 +130,53 @@ def replaced_folder(folder: Path, *, shared: bool = False) -> Iterator[Path]:
         OSError: The folder cannot be written, or the disk is full.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    old = _old_folder(folder)
-    if shared:
-        new = part_of_folder(folder)
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
-        new.mkdir()
-    else:
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", suffix=".part", dir=folder.parent))
-    before = _identity(folder)
-    try:
+    if folder.exists():
+        shutil.rmtree(_old_folder(folder), ignore_errors=True)  # which a kill left
+    with _shared_part(folder) if shared else part_folder(folder.parent, f".{folder.name[:50]}.") as new:
+        before = _identity(folder)
         yield new
         for file in [path for path in new.rglob("*") if path.is_file()]:
             sync(file)
         new.chmod(0o777 & ~umask())
         sync(new)
-        if before is not None and _identity(folder) == before:
-            shutil.rmtree(old, ignore_errors=True)
-            os.rename(folder, old)
-        try:
-            os.rename(new, folder)
-        except OSError:
-            if _identity(folder) in (None, before):
-                raise
+        _take_place(new, folder, before)
         sync(folder.parent)
+
+
+@contextlib.contextmanager
+def _shared_part(folder: Path) -> Iterator[Path]:
+    new = part_of_folder(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _take_place(new: Path, folder: Path, before: tuple[int, int] | None) -> None:
+    """Put a folder where another is that is still the one it was, or where none is; the other is deleted."""
+    old = _old_folder(folder)
+    if before is not None and _identity(folder) == before:
+        if exchange(new, folder):
+            return  # the old one is at `new` now, and goes with it
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if _identity(folder) in (None, before):
+            raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; `False` where the system, or the file system, cannot do that."""
+    name = {"linux": "renameat2", "darwin": "renameatx_np"}.get(sys.platform)
+    call = getattr(ctypes.CDLL(None, use_errno=True), name, None) if name else None
+    # AT_FDCWD is −100 on Linux, −2 on macOS; RENAME_EXCHANGE and RENAME_SWAP are 2 (linux/fs.h, sys/stdio.h).
+    here = -100 if sys.platform == "linux" else -2
+    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), 2) == 0
 
 
 def recover_folder(folder: Path) -> None:

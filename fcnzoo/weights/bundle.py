@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fcnzoo.config import FCNConfig
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, cache_folder, hash_file, wrong_digest
 from fcnzoo.files.reading import open_file, read_at_most
-from fcnzoo.files.records import read_json
+from fcnzoo.files.records import read_json, shown
 from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 
 DIGESTS_FILE = "digests.json"
@@ -91,3 +92,18 @@ def check_digests(folder: Path, pin: str | None = None) -> None:
             raise WeightsError(f"{folder / name}: {error.strerror or error}") from None
         if found is not None:
             raise WeightsError(f"{folder / name}: its sha256 is {found}, it should be {digests[name]}; it is damaged")
+
+
+def check_config(folder: Path, found: FCNConfig, wanted: FCNConfig | None) -> None:
+    """Compare what a folder's `config.json` describes with what the registry says of the weights, class names included.
+
+    Raises:
+        WeightsError: They are not the same.
+    """
+    for part in ("backbone", "head", "aux_head", "num_classes", "label_set", "preprocess") if wanted else ():
+        theirs, ours = getattr(found, part), getattr(wanted, part)
+        if ours != theirs and not (ours is None and part in ("label_set", "preprocess")):
+            raise WeightsError(
+                f"{folder / CONFIG_FILE}: its {part} is {shown(theirs)}, the registry says {shown(ours)}; "
+                "it is damaged, or of another network"
+            )

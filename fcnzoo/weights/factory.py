@@ -92,13 +92,13 @@ def create(
         raise ValueError("pretrained=True brings the backbone's weights too; leave pretrained_backbone out")
     from fcnzoo.weights.load import load_as
 
-    base, folder = _look_up(name, backbone, pretrained)
+    base, folder, sha256 = _look_up(name, backbone, pretrained)
     config = _configure(base.with_classes(num_classes, label_set), in_channels, aux, output_stride, geometry, head)
     if pretrained_backbone is not False and config.backbone.source == "paper":
         # The provider's VGG-16 was trained on other statistics than Caffe's: take those of the weights.
         config = config.replace(preprocess=None)
     if folder is not None:
-        return load_as(folder, config, device=device, dtype=dtype)
+        return load_as(folder, config, device=device, dtype=dtype, fetched=True, sha256=sha256)
     with torch.device(device) if device is not None else contextlib.nullcontext(), _default_dtype(dtype):
         model = build(config, pretrained_backbone=pretrained_backbone)
     return model.to(device=device, dtype=dtype)
@@ -135,26 +135,29 @@ def pretrained_folder(name: str) -> tuple[Path, str | None]:
     return find(spec, weights), weights.sha256
 
 
-def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConfig, Path | None]:
-    """Return what network a name means, and the folder of its weights if they are wanted."""
+def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConfig, Path | None, str | None]:
+    """Return what network a name means; the folder of its weights if they are wanted, and their digest if pinned."""
     if isinstance(name, str) and name.startswith("hf-hub:"):
         if backbone is not None:
             raise ValueError(f"backbone={backbone!r} goes with a bare head; {name!r} says its backbone itself")
         from fcnzoo.weights.hub import pull
 
         folder = pull(name, files=(CONFIG_FILE, WEIGHTS_FILE) if pretrained else (CONFIG_FILE,))
-        return read_config(folder), folder if pretrained else None
+        return read_config(folder), folder if pretrained else None, None
     spec, tag = _resolve(name, backbone)
     if pretrained:
+        from fcnzoo.weights.bundle import check_config
         from fcnzoo.weights.sources import find
 
         weights = _pick_weights(spec, tag)
         folder = find(spec, weights)
         if weights.noncommercial:
             _say_license(f"{spec.name}.{weights.tag}", weights.license)
-        return read_config(folder), folder
+        config = read_config(folder)
+        check_config(folder, config, weights.config or (spec.config if weights.published else None))
+        return config, folder, weights.sha256
     tagged = spec.find_weights(tag) if tag is not None else None
-    return (tagged.config if tagged is not None else None) or spec.config, None
+    return (tagged.config if tagged is not None else None) or spec.config, None, None
 
 
 @functools.cache

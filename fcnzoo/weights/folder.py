@@ -15,7 +15,8 @@ from typing import Any
 from fcnzoo.config import FCNConfig
 from fcnzoo.config.spec import Metric
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.reading import read_at_most
+from fcnzoo.files.digests import Digest, wrong_digest
+from fcnzoo.files.reading import open_file, read_at_most
 from fcnzoo.files.records import read_json
 from fcnzoo.files.staging import finish_pending, open_current
 from fcnzoo.version import __version__
@@ -143,14 +144,26 @@ def config_error(folder: str | Path, error: Exception) -> WeightsError:
 
 
 @contextlib.contextmanager
-def open_folder(folder: str | Path) -> Iterator[tuple[FolderRecord, BufferedReader]]:
+def open_folder(
+    folder: str | Path, *, fetched: bool = False, sha256: str | None = None
+) -> Iterator[tuple[FolderRecord, BufferedReader]]:
     """Give a folder's record and its open weights file, both of the same save.
 
     A save that was cut short is finished first, if the folder may be written.
 
+    Args:
+        folder: The folder.
+        fetched: It is not the user's own (a mirror, a cache): nothing in it is moved, nothing pending is read, and
+            the digest is compared, that of `config.json` where no other is given.
+        sha256: What the weights, as opened here, must hash to.
+
     Raises:
-        WeightsError: A file is missing, or the record is not one that fcnzoo wrote.
+        WeightsError: A file is missing, or the record is not one that fcnzoo wrote; or the digest is another.
     """
+    if fetched:
+        with _open_fetched(folder, sha256) as found:
+            yield found
+        return
     with contextlib.suppress(OSError):
         finish_pending(folder)  # what cannot be moved is read where it is
     while True:
@@ -167,6 +180,24 @@ def open_folder(folder: str | Path) -> Iterator[tuple[FolderRecord, BufferedRead
                 break
     with file:
         yield record, file
+
+
+@contextlib.contextmanager
+def _open_fetched(folder: str | Path, sha256: str | None) -> Iterator[tuple[FolderRecord, BufferedReader]]:
+    """Open a folder whose files were compared with digests already: what is read now must still be the same."""
+    path = Path(folder)
+    try:
+        with open_file(path / CONFIG_FILE) as file:
+            record = _parse(folder, read_at_most(file, MAX_CONFIG))
+        weights = open_file(path / WEIGHTS_FILE)
+    except OSError as error:
+        raise WeightsError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
+    with weights:
+        wanted = sha256 or record.sha256
+        found = None if wanted is None else wrong_digest(weights, Digest("sha256", wanted))
+        if found is not None:
+            raise WeightsError(f"{path / WEIGHTS_FILE}: its sha256 is {found}, it should be {wanted}; it is damaged")
+        yield record, weights
 
 
 def _open_weights(folder: str | Path) -> BufferedReader:

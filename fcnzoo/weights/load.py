@@ -45,12 +45,13 @@ def load(
         WeightsError: A file is missing, damaged, or does not fit the other.
         TypeError: `dtype` is no floating-point dtype.
     """
+    fetched = False
     if isinstance(source, str) and source.startswith("hf-hub:"):
         from fcnzoo.weights.hub import pull
 
-        source = pull(source)
+        source, fetched = pull(source), True
     _check_source(source)
-    return load_as(source, None, device=device, dtype=dtype, mmap=mmap, verify=verify)
+    return load_as(source, None, device=device, dtype=dtype, mmap=mmap, verify=verify, fetched=fetched)
 
 
 def _check_source(source: str | Path) -> None:
@@ -69,6 +70,8 @@ def load_as(
     dtype: torch.dtype | None = None,
     mmap: bool = True,
     verify: bool = False,
+    fetched: bool = False,
+    sha256: str | None = None,
 ) -> FCN:
     """Load a folder's weights into a network of `config`, in eval mode.
 
@@ -83,6 +86,8 @@ def load_as(
         dtype: See `load`.
         mmap: See `load`.
         verify: See `load`.
+        fetched: The folder is not the user's own; see `open_folder`.
+        sha256: Digest that its weights must have.
 
     Raises:
         WeightsError: A file is missing or damaged, or the weights do not fit.
@@ -92,7 +97,8 @@ def load_as(
     """
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
-    with open_folder(folder) as (record, raw), open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file:
+    opened = open_folder(folder, fetched=fetched, sha256=sha256)
+    with opened as (record, raw), open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file:
         config = record.model if config is None else config
         if verify:
             inspect_open(record, file, None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, hash_file
+from fcnzoo.files.parts import part_folder
 from fcnzoo.version import __version__
 from fcnzoo.weights.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from fcnzoo.weights.hub import PREFIX, Address, call_hub, digests_of_listing, list_files, pull
@@ -74,7 +75,7 @@ def push_to_hub(
 
     Address.parse(f"{PREFIX}{repo_id}{f'@{revision}' if revision else ''}")
     model = getattr(model, "_orig_mod", model)  # what torch.compile was given
-    with tempfile.TemporaryDirectory(prefix="fcnzoo-") as temporary:
+    with part_folder(Path(tempfile.gettempdir()), "fcnzoo-push-") as temporary:
         folder = save(model, temporary, metrics=metrics, datasets=datasets, provenance=provenance, license=license)
         _compare(model, load(folder))
         _write_card(folder, repo_id, sample)

@@ -370,3 +370,32 @@ def test_sigterm_writes_a_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
         train(tiny("out"), criterion=stop)
     assert (tmp_path / "out" / "checkpoints" / "step-00000005").is_dir()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_every_byte_of_a_checkpoint_counts(tiny: Tiny, tmp_path: Path) -> None:
+    """A flipped bit in any file of the newest checkpoint, or a file that is gone, is an error that names it."""
+    recipe = tiny("out", "optim.ema=0.9", "schedule.epochs=1")
+    train(recipe)
+    newest = sorted((tmp_path / "out" / "checkpoints").iterdir())[-1]
+    names = sorted(path.name for path in newest.iterdir())
+    assert names == [
+        "average.safetensors",
+        "digests.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "random-0.json",
+        "state.json",
+    ]
+    for name in names:
+        whole = (newest / name).read_bytes()
+        for place in (len(whole) // 3, len(whole) - 5):
+            damaged = bytearray(whole)
+            damaged[place] ^= 4
+            (newest / name).write_bytes(damaged)
+            with pytest.raises(WeightsError, match=newest.name):
+                train(recipe, resume=True)
+        (newest / name).unlink()
+        with pytest.raises(WeightsError, match=newest.name):
+            train(recipe, resume=True)
+        (newest / name).write_bytes(whole)
+    train(recipe, resume=True)

@@ -17,6 +17,7 @@ from model.test_fcn import HEADS, randomize
 
 import fcnzoo
 from fcnzoo.errors import WeightsError
+from fcnzoo.files.parts import part_folder
 from fcnzoo.files.safetensors import ALIGNMENT, open_safetensors
 from fcnzoo.files.staging import PENDING
 from fcnzoo.model.fcn import FCN, build
@@ -348,17 +349,16 @@ def test_a_save_follows_one_that_was_cut_short(places: tuple[Path, Path, FCN, FC
 
 
 def test_leftovers_of_killed_saves_are_swept(places: tuple[Path, Path, FCN, FCN]) -> None:
-    """What was left half written long ago goes with the next save; what somebody is writing now stays."""
+    """What a killed process left half written goes with the next save; what somebody is writing now stays."""
     _, target, _, old = places
-    stale, young = target / ".fcnzoo-a.part", target / ".fcnzoo-b.part"
-    for folder in (stale, young):
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"half")
-    for path in (stale / "model.safetensors", stale):
-        os.utime(path, (1, 1))
-    fcnzoo.save(old, target)
-    assert not stale.exists()
-    assert young.exists()
+    left = target / ".fcnzoo-a.part"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    with part_folder(target, ".fcnzoo-") as written:
+        fcnzoo.save(old, target)
+        assert not left.exists()
+        assert written.exists()
+    assert not written.exists()
 
 
 def test_the_users_files_stay(tmp_path: Path) -> None:
