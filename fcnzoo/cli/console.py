@@ -52,12 +52,17 @@ def one_line(error: BaseException | str) -> str:
 def complain(error: BaseException | str) -> None:
     """Print an error to stderr: one line, or, where it lists problems, a line for each."""
     first, *more = [line.rstrip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    typer.echo("\n".join(map(clean, (f"fcnzoo: {first}", *more))), err=True)
+    say(f"fcnzoo: {first}", *more, err=True)
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, whatever a name in them holds; all that commands print comes through here, or is drawn by rich."""
+    typer.echo("\n".join(map(clean, lines)), err=err)
 
 
 def clean(text: str) -> str:
     """Return a text without what a terminal would take for a command; only its spaces stay."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", text)
+    return re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", "?", text)
 
 
 def shown(path: Path) -> str:
@@ -69,7 +74,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout: drawn on a terminal, tab-separated without headers elsewhere, as `gh` does."""
     if not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(row))
+            say("\t".join(row))
         return
     from rich import box
     from rich.console import Console
@@ -78,5 +83,5 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*headers, box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # Text: a "[" in a name is no markup
+        table.add_row(*(Text(clean(cell), overflow="fold") for cell in row))  # Text: a "[" in a name is no markup
     Console().print(table)

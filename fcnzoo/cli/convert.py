@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnzoo.cli.console import shown
+from fcnzoo.cli.console import say, shown
 from fcnzoo.config.spec import Converter
 
 
@@ -56,7 +56,7 @@ def convert(
     )
     save(network, out, provenance=network.provenance, license=license)
     labels = network.label_set.name if network.label_set else "unnamed"
-    typer.echo(f"{shown(out)}: {network.config.backbone.name}, {network.num_classes} classes ({labels})")
+    say(f"{shown(out)}: {network.config.backbone.name}, {network.num_classes} classes ({labels})")
     if "left_out" in network.provenance:
-        typer.echo(f"left out: {network.provenance['left_out']}", err=True)
-    typer.echo(f"sha256 of the source: {network.provenance['sha256']}", err=True)
+        say(f"left out: {network.provenance['left_out']}", err=True)
+    say(f"sha256 of the source: {network.provenance['sha256']}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnzoo.cli.console import Device, complain, pick_device, prepare_file, print_table
+from fcnzoo.cli.console import Device, complain, pick_device, prepare_file, print_table, say
 from fcnzoo.config.spec import Layout
 
 if TYPE_CHECKING:
@@ -132,4 +132,4 @@ def _print(result: Evaluation) -> None:
     print_table(("class", "IoU %", "accuracy %"), result.metrics.rows())
     if result.metrics.absent:
         absent = ", ".join(result.metrics.absent)
-        print(f"fcnzoo: neither in the truth nor predicted, in no mean: {absent}", file=sys.stderr)
+        say(f"fcnzoo: neither in the truth nor predicted, in no mean: {absent}", err=True)

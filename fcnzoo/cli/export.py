@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fcnzoo.cli.console import prepare_file, shown
+from fcnzoo.cli.console import prepare_file, say, shown
 
 
 def export(
@@ -42,4 +42,4 @@ def export(
     wanted: Any = [one.strip() for one in outputs.split(",")]
     run(model, file, to, outputs=wanted, dtype=dtype, opset=opset, license=license)
     size = file.stat().st_size / 1e6
-    typer.echo(f"{shown(file)}: {size:.1f} MB, image to {', '.join(wanted)}; compared with the network")
+    say(f"{shown(file)}: {size:.1f} MB, image to {', '.join(wanted)}; compared with the network")

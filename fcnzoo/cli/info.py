@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fcnzoo.cli.console import say
+
 if TYPE_CHECKING:
     from fcnzoo.config.spec import Metric, ModelSpec, Weights
     from fcnzoo.model.fcn import FCN
@@ -24,7 +26,7 @@ def info(
     The network is built without memory or time: no weights are loaded or fetched.
     """
     facts = model_facts(name)
-    typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
+    say(*(json.dumps(facts, indent=2, ensure_ascii=False).split("\n") if as_json else _lines(facts)))
 
 
 def model_facts(name: str) -> dict[str, Any]:

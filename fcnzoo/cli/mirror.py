@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fcnzoo.cli.console import complain, shown
+from fcnzoo.cli.console import complain, say, shown
 
 
 def mirror(
@@ -32,10 +32,10 @@ def mirror(
             complain(f"{name}: {error}")
             failed = True
             continue
-        typer.echo(f"{name}\t{digest}\t{shown(folder)}")
+        say(f"{name}\t{digest}\t{shown(folder)}")
     if failed:
         raise typer.Exit(1)
-    typer.echo(f"set FCNZOO_MIRROR={shown(to.resolve())} where these are to be used", err=True)
+    say(f"set FCNZOO_MIRROR={shown(to.resolve())} where these are to be used", err=True)
 
 
 def copy(name: str, to: Path) -> tuple[Path, str]:

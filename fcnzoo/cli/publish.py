@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnzoo.cli.console import complain
+from fcnzoo.cli.console import complain, say
 
 
 def publish(
@@ -52,7 +52,7 @@ def publish(
         sample=None if sample is None else Predictor(network)(sample).overlay(),
         overwrite_card=overwrite_card,
     )
-    typer.echo(f'hub="{repo_id}",\nrevision="{commit}",\nsha256="{digest_of_weights(repo_id, commit)}",')
+    say(f'hub="{repo_id}",', f'revision="{commit}",', f'sha256="{digest_of_weights(repo_id, commit)}",')
 
 
 def _folder(model: str, file: Path | None) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fcnzoo.cli.console import complain
+from fcnzoo.cli.console import complain, say, shown
 
 
 def train(
@@ -55,7 +54,7 @@ def train(
 
     if list_all:
         for name in list_recipes():
-            print(f"{name}\t{' '.join(Recipe.load(name).description.split())}")
+            say(f"{name}\t{' '.join(Recipe.load(name).description.split())}")
         return
     options = {
         "data.root": data,
@@ -81,7 +80,7 @@ def train(
     except KeyboardInterrupt:
         complain(f"stopped; go on with: fcnzoo train --resume --out {chosen.run.out}")
         raise typer.Exit(130) from None
-    print(f"best val mean IoU {result.mean_iou:.4f} (epoch {result.epoch}): {result.out / 'best'}", file=sys.stdout)
+    say(f"best val mean IoU {result.mean_iou:.4f} (epoch {result.epoch}): {shown(result.out / 'best')}")
 
 
 def _toml(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnzoo.cli.console import complain, shown
+from fcnzoo.cli.console import complain, say, shown
 
 if TYPE_CHECKING:
     from fcnzoo.weights.verify import Verification
@@ -37,7 +37,7 @@ def verify(
             failed = True
             continue
         digest = found.sha256 if found.recorded else f"{found.sha256} (none recorded to compare with)"
-        typer.echo(f"{shown(Path(name))}\tsha256 {digest}\t{found.tensors} tensors\t{found.size} bytes")
+        say(f"{shown(Path(name))}\tsha256 {digest}\t{found.tensors} tensors\t{found.size} bytes")
     if failed:
         raise typer.Exit(1)
 

@@ -5,16 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fcnzoo.config.limits import MAX_CHANNELS, MAX_CONVS, MAX_RATE
 from fcnzoo.files.records import Record
-
-MAX_CHANNELS = 2**16
-"""Most channels of an image or of a hidden layer."""
-
-MAX_CONVS = 64
-"""Most convolutions of a head; files are read that say a billion."""
-
-MAX_RATE = 2**10
-"""Largest dilation of a head's convolution: a map is padded by as many cells on every side."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fcnzoo.config.heads import MAX_CHANNELS, DilatedHeadConfig, HeadConfig
+from fcnzoo.config.heads import DilatedHeadConfig, HeadConfig
+from fcnzoo.config.limits import LARGEST_STATISTIC, MAX_CHANNELS, MAX_MULTIPLE, MAX_SIDE, SMALLEST_STD
 from fcnzoo.files.records import Record
 from fcnzoo.labels import LabelSet, LabelSetLike, as_label_set
 
@@ -45,12 +46,16 @@ class Preprocess(Record):
         """See `Record.check`."""
         if not self.mean or len(self.mean) != len(self.std):
             self.refuse("std", f"must hold as many values as mean ({len(self.mean)})")
-        if min(self.std) <= 0:
-            self.refuse("std", "must be positive")
-        if self.resize is not None and self.resize < 1:
-            self.refuse("resize", "must be at least 1")
-        if self.longer_side is not None and (self.longer_side < 1 or self.resize is not None):
-            self.refuse("longer_side", "must be at least 1, and goes without resize")
+        if not SMALLEST_STD <= min(self.std) <= max(self.std) <= LARGEST_STATISTIC:
+            self.refuse("std", f"must be positive, in {SMALLEST_STD}…{LARGEST_STATISTIC:g}")
+        if max(map(abs, self.mean)) > LARGEST_STATISTIC:
+            self.refuse("mean", f"must be at most {LARGEST_STATISTIC:g}")
+        for name in ("resize", "longer_side"):
+            side = getattr(self, name)
+            if side is not None and not 1 <= side <= MAX_SIDE:
+                self.refuse(name, f"must be at least 1, at most {MAX_SIDE}")
+        if self.longer_side is not None and self.resize is not None:
+            self.refuse("longer_side", "goes without resize")
 
     @property
     def resizes(self) -> bool:
@@ -102,10 +107,14 @@ class BackboneConfig(Record):
             self.refuse("name", "must be 'timm/…', 'torchvision/…' or 'paper/…'")
         if not 1 <= self.in_channels <= MAX_CHANNELS:
             self.refuse("in_channels", f"must be at least 1, at most {MAX_CHANNELS}")
-        if self.size_multiple is not None and self.size_multiple < 1:
-            self.refuse("size_multiple", "must be at least 1 (or None)")
-        if self.image_size is not None and (min(self.image_size) < 1 or source == "paper"):
-            self.refuse("image_size", "must be (H, W) of at least 1, and goes with 'timm/…' and 'torchvision/…' only")
+        if self.size_multiple is not None and not 1 <= self.size_multiple <= MAX_MULTIPLE:
+            self.refuse("size_multiple", f"must be at least 1, at most {MAX_MULTIPLE} (or None)")
+        if self.image_size is not None and (
+            not 1 <= min(self.image_size) <= max(self.image_size) <= MAX_SIDE or source == "paper"
+        ):
+            self.refuse(
+                "image_size", f"must be (H, W) of 1…{MAX_SIDE}, and goes with 'timm/…' and 'torchvision/…' only"
+            )
         if self.geometry is not None and source != "paper":
             self.refuse("geometry", "is for 'paper/…' backbones only")
         if self.taps is not None and (source != "torchvision" or not 1 <= len(set(self.taps)) == len(self.taps)):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from fcnzoo.data.masks import LabelTable, mask_size, read_mask
 from fcnzoo.errors import LabelError
-from fcnzoo.images.load import FORMATS, load_image, orientation, pillow_formats
+from fcnzoo.files.reading import open_image
+from fcnzoo.images.load import FORMATS, load_image, orientation
 
 LISTED = 5
 """How many files of each kind an error lists."""
@@ -136,7 +137,7 @@ def size_mismatch(image: Path, image_shape: Sequence[int], mask: Path, mask_shap
 def _exif_turns(path: Path) -> bool:
     """Whether a file's EXIF orientation swaps its sides."""
     try:
-        with Image.open(path, formats=pillow_formats(FORMATS)) as image:
+        with open_image(path, FORMATS) as image:
             return orientation(image) >= 5
     except Exception:  # it is reported elsewhere
         return False
@@ -168,7 +169,7 @@ def _probe(path: Path, decode: bool) -> tuple[int, int] | None:
     A PNG is read by its checksums, a JPEG is decoded at an eighth of its size.
     """
     try:
-        with Image.open(path, formats=pillow_formats(FORMATS)) as image:
+        with open_image(path, FORMATS) as image:
             # Pillow decodes a PNG to look for EXIF behind the pixels; what stands before them is enough here.
             exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
             turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fcnzoo.errors import LabelError
-from fcnzoo.images.load import FORMATS, orientation, pillow_formats, upright
+from fcnzoo.files.reading import open_image
+from fcnzoo.images.load import FORMATS, orientation, upright
 
 if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet
@@ -169,7 +170,7 @@ def read_values(path: Path) -> np.ndarray:
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path, formats=pillow_formats(MASK_FORMATS))
+        image = open_image(path, MASK_FORMATS)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: {_what_else(path)}") from None
     except Exception as error:  # a damaged header, no permission, no such file, too many pixels
@@ -187,7 +188,7 @@ def _open(path: Path) -> Image.Image:
 def _what_else(path: Path) -> str:
     """Say what a file is that is no mask."""
     try:
-        with Image.open(path, formats=pillow_formats([name for name in FORMATS if name not in MASK_FORMATS])) as image:
+        with open_image(path, [name for name in FORMATS if name not in MASK_FORMATS]) as image:
             return f"a {image.format} need not keep labels; save masks as PNG"
     except Exception:  # whatever it is, it is none
         return f"not an image of the formats for masks: {', '.join(MASK_FORMATS)}"

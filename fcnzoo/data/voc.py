@@ -8,6 +8,7 @@ from pathlib import Path
 from fcnzoo.data.checks import Problem
 from fcnzoo.data.dataset import PairTransform, SegmentationDataset
 from fcnzoo.data.folder import Pairs, require_folder
+from fcnzoo.files.reading import read_text
 from fcnzoo.labels import BORDER, get_label_set
 
 _LAYOUT = "expected JPEGImages, SegmentationClass and ImageSets/Segmentation, as the VOC development kit unpacks"
@@ -74,7 +75,7 @@ def _pairs(root: Path, split: str) -> Pairs:
     if not (folder / f"{split}.txt").is_file():
         lists = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(f"there is no list {folder / f'{split}.txt'}; lists there: {lists}")
-    lines = (folder / f"{split}.txt").read_text(encoding="utf-8-sig").split("\n")
+    lines = read_text(folder / f"{split}.txt", encoding="utf-8-sig").split("\n")
     names = [line.split() for line in lines if line.strip()]
     if not names:
         raise ValueError(f"the list {folder / f'{split}.txt'} is empty")

@@ -69,6 +69,11 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def append(path: Path) -> IO[str]:
+    """Open a log for lines at its end, UTF-8; made if it is missing."""
+    return path.open("a", encoding="utf-8")
+
+
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     if os.name == "nt" and path.is_dir():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
-from fcnzoo.files.reading import open_file
+from fcnzoo.files.reading import open_file, read_bytes
 
 
 class Digest(NamedTuple):
@@ -117,6 +117,6 @@ def wrong_digest(path: str | Path | BufferedReader, digest: Digest) -> str | Non
 
 def _read(note: Path) -> object:
     try:
-        return json.loads(note.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(note))
     except (OSError, ValueError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 import time
 import urllib.error
 import urllib.request
@@ -11,13 +12,14 @@ from pathlib import Path
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
+from fcnzoo.files.deadlines import patience, within
 from fcnzoo.files.digests import Digest
 from fcnzoo.version import __version__
 
 PAUSES = (0.5, 2.0)
 """Seconds to wait before the second and the third try."""
-TIMEOUT = 30.0
-"""Seconds without a byte after which a server counts as dead."""
+MOST = {".json": 8 * 2**20}
+"""Bytes that a file with such a name may have at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +38,22 @@ def download(url: str, path: Path, digest: Digest | None = None) -> Path:
     Raises:
         WeightsError: It cannot be had, or is not what it should be; nothing is left at `path`.
     """
-    reason = ""
+    reason, shown = "", without_password(url)
     for pause in (*PAUSES, None):
+        stream = _Stream(url, path)
         try:
-            _fetch(url, path)
+            within(stream.fetch, lambda: stream.count)  # noqa: B023 - called before the next round
+        except TimeoutError as error:  # a server that is silent once is so again
+            stream.given_up = True
+            reason = str(error)
+            break
         except urllib.error.HTTPError as error:
             error.close()
             reason = f"the server answered {error.code}"
             if error.code < 500 and error.code != 429:
                 break
         except (ValueError, http.client.InvalidURL) as error:
-            reason = f"not an address ({error})"
+            reason = f"not an address, or not what is wanted ({error})"
             break
         except (OSError, http.client.HTTPException) as error:
             reason = f"{getattr(error, 'reason', error)}"
@@ -57,25 +64,43 @@ def download(url: str, path: Path, digest: Digest | None = None) -> Path:
             path.unlink(missing_ok=True)
             reason = f"its {digest.kind} is {found}, it should be {digest.value}: the file is damaged or another one"
         if pause is not None:
-            logger.info("%s: %s; trying again in %s s", url, reason, pause)
+            logger.info("%s: %s; trying again in %s s", shown, reason, pause)
             time.sleep(pause)
-    raise WeightsError(f"{url}: {reason}")
+    raise WeightsError(f"{shown}: {reason}")
 
 
-def _fetch(url: str, path: Path) -> None:
-    from huggingface_hub.utils import tqdm
+def without_password(url: str) -> str:
+    """Return an address as it can be printed."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", url)
 
-    request = urllib.request.Request(url, headers={"User-Agent": f"fcnzoo/{__version__}"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, atomic(path) as file:  # noqa: S310
-        length = answer.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else None
-        # `None`: no bar where nobody looks, as in a log file.
-        with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-            while block := answer.read(2**20):
-                file.write(block)
-                bar.update(len(block))
-        if size is not None and file.tell() != size:
-            raise ConnectionError(f"the connection broke after {file.tell():,} of {size:,} bytes")
+
+class _Stream:
+    """One request, and how many bytes it has brought."""
+
+    def __init__(self, url: str, path: Path) -> None:
+        self.url, self.path, self.count, self.given_up = url, path, 0, False
+
+    def fetch(self) -> None:
+        """Write what the server sends to `path`, once it is all there."""
+        from huggingface_hub.utils import tqdm
+
+        request = urllib.request.Request(self.url, headers={"User-Agent": f"fcnzoo/{__version__}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=patience()) as answer, atomic(self.path) as file:  # noqa: S310
+            length = answer.headers.get("Content-Length", "")
+            size = int(length) if length.isdecimal() else None
+            most = MOST.get(self.path.suffix)
+            # `None`: no bar where nobody looks, as in a log file.
+            with tqdm(total=size, desc=self.path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+                while block := answer.read1(2**18):
+                    self.count += len(block)
+                    if self.given_up:
+                        raise ConnectionError("given up")
+                    if most is not None and max(self.count, size or 0) > most:
+                        raise ValueError(f"{max(self.count, size or 0):,} bytes, at most {most:,} are wanted")
+                    file.write(block)
+                    bar.update(len(block))
+            if size is not None and self.count != size:
+                raise ConnectionError(f"the connection broke after {self.count:,} of {size:,} bytes")
 
 
 def download_from_drive(file_id: str, path: Path, digest: Digest | None = None) -> Path:

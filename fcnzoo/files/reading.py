@@ -5,9 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_BYTES = 2**26
+"""Bytes of the longest file that is read whole: recipes, records, lists."""
 
 
 def open_file(path: str | Path) -> BufferedReader:
@@ -20,6 +27,40 @@ def open_file(path: str | Path) -> BufferedReader:
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer for ever
         raise OSError(errno.EINVAL, "it is no regular file", path)
     return path.open("rb")
+
+
+def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """Read a whole regular file of at most `limit` bytes; errors are those of `open_file` and `read_at_most`."""
+    with open_file(path) as file:
+        return read_at_most(file, limit)
+
+
+def read_text(path: str | Path, limit: int = MAX_BYTES, encoding: str = "utf-8") -> str:
+    """As `read_bytes`, decoded; bytes that are none of the encoding are a `UnicodeDecodeError` (a `ValueError`)."""
+    return read_bytes(path, limit).decode(encoding)
+
+
+def open_image(source: str | Path | IO[bytes], formats: Sequence[str]) -> Image.Image:
+    """Open a picture's header, from a regular file, by those of some formats that this Pillow reads.
+
+    Raises:
+        OSError: As `open_file`; or (`PIL.UnidentifiedImageError`) it is none of these formats.
+        Exception: Whatever a damaged header leads Pillow to.
+    """
+    from PIL import Image
+
+    Image.init()
+    known = [name for name in formats if name in Image.OPEN]
+    if not isinstance(source, str | Path):
+        return Image.open(source, formats=known)
+    file = open_file(source)
+    try:
+        image = Image.open(file, formats=known)
+    except BaseException:
+        file.close()
+        raise
+    image._exclusive_fp = True  # pyright: ignore[reportAttributeAccessIssue] - closed with the image, as a path's is
+    return image
 
 
 def read_at_most(file: IO[bytes], limit: int) -> bytes:

@@ -247,7 +247,9 @@ def read_json(text: str | bytes) -> Any:
     """
     text = text.decode("utf-8") if isinstance(text, bytes) else text
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        return json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except RecursionError as error:
         raise ValueError(f"nested too deeply: {error}") from None
 
@@ -259,6 +261,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f"{twice[:80]!r} comes twice")
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text[:80])
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard
 
@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from fcnzoo.files.reading import open_file
+from fcnzoo.files.reading import open_file, open_image
 
 if TYPE_CHECKING:
     import torch
@@ -178,18 +178,11 @@ def _from_file(path: Path, max_pixels: int) -> Image.Image:
 
 def _open_header(file: IO[bytes]) -> Image.Image:
     """Read a file's header by Pillow, without Pillow's own limit on the size: ours is checked next."""
-    formats = pillow_formats(FORMATS)
     try:
-        return Image.open(file, formats=formats)
+        return open_image(file, FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         with _no_pillow_limit():
-            return Image.open(file, formats=formats)
-
-
-def pillow_formats(names: Sequence[str]) -> list[str]:
-    """Return those of some formats that this Pillow reads, for `Image.open(formats=…)`."""
-    Image.init()
-    return [name for name in names if name in Image.OPEN]
+            return open_image(file, FORMATS)
 
 
 @contextlib.contextmanager

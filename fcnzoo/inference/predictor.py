@@ -31,6 +31,22 @@ class _Read(NamedTuple):
     picture: Image.Image
 
 
+LARGE = 2**25
+"""Pixels of an image above which it is segmented in tiles unless told otherwise: a whole one takes some 2.5 GB then."""
+
+LARGE_TILE = 2048
+
+
+def _tiling(model: FCN, tile: int | None, overlap: int | None) -> tuple[tuple[int, int] | None, int]:
+    """Return side and overlap of tiles, if the network can be tiled, and how many pixels an image may have without."""
+    if tile is not None:
+        return check_tiling(model, tile, overlap), 0
+    try:
+        return check_tiling(model, LARGE_TILE, None), LARGE
+    except ValueError:  # it resizes its images, so that their size does not matter
+        return None, LARGE
+
+
 class Predictor:
     """A network that takes images and gives [`Segmentation`][fcnzoo.Segmentation]s.
 
@@ -71,7 +87,8 @@ class Predictor:
             fast: Use a copy made by [`optimize`][fcnzoo.optimize]: BatchNorm folded, the fastest memory
                 order and precision. With bfloat16 some labels change at borders between classes.
             tile: Images with a side above so many pixels are segmented in tiles of that side, blended where they
-                overlap: memory is bounded by the tile and the label map. `None`: each image as a whole.
+                overlap: memory is bounded by the tile and the label map. `None`: each image as a whole up to
+                `LARGE` pixels, and larger ones in tiles of `LARGE_TILE`, where the network can be tiled.
             overlap: Pixels that neighboring tiles share; `None`: a quarter of a tile.
 
         Raises:
@@ -88,7 +105,7 @@ class Predictor:
             raise ValueError(f"overlap={overlap} goes with tile=…")
         if any(module.training for module in self.model.modules()):
             self.model.eval()
-        self._tiling = None if tile is None else check_tiling(self.model, tile, overlap)
+        self._tiling, self._whole = _tiling(self.model, tile, overlap)
         if fast and not isinstance(self.model, OptimizedFCN):
             self.model = optimize(self.model)
         self.label_set = self.model.label_set or generic_label_set(self.model.num_classes)
@@ -158,7 +175,7 @@ class Predictor:
         """Go from an image that was read to its labels: a tensor, scores, labels."""
         size = (read.picture.height, read.picture.width)
         with torch.inference_mode():
-            if self._tiling is not None and max(size) > self._tiling[0]:
+            if self._tiling is not None and max(size) > self._tiling[0] and size[0] * size[1] > self._whole:
                 pixels = image_channels(read.given, len(self.model.preprocess.mean))
                 labels = tiled_labels(
                     self.model, size, lambda rows, columns: self._tensor(pixels[rows, columns]), *self._tiling

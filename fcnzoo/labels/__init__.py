@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import operator
+import unicodedata
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex, TypeAlias
 
 from fcnzoo.errors import LabelError, UnknownModelError
-from fcnzoo.files.records import Record, near
+from fcnzoo.files.reading import read_text
+from fcnzoo.files.records import Record, near, shown
 
 __all__ = [
     "LabelSet",
@@ -27,6 +29,12 @@ __all__ = [
 ]
 
 Color = tuple[int, int, int]
+
+LONGEST_NAME = 100
+"""Letters of a class name at most: legends are drawn with them."""
+
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Letters that turn the direction of what follows: a name could show as another one."""
 
 IGNORE_INDEX = 255
 BORDER: Color = (224, 224, 192)
@@ -57,14 +65,16 @@ class LabelSet(Record):
 
     def check(self) -> None:
         """See `Record.check`."""
-        if not self.name.strip():
-            self.refuse("name", "must not be empty")
+        if not self.name.strip() or len(self.name) > LONGEST_NAME or not _is_printable(self.name):
+            self.refuse("name", f"must not be empty, but 1…{LONGEST_NAME} printable letters")
         if not self.names:
             self.refuse("names", "must hold at least one class")
         first: dict[str, int] = {}
         for i, name in enumerate(self.names):
-            if not name.strip():
-                raise ValueError(f"LabelSet.names[{i}] must not be empty, got {name!r}")
+            if not name.strip() or len(name) > LONGEST_NAME or not _is_printable(name):
+                raise ValueError(
+                    f"LabelSet.names[{i}] must not be empty, but 1…{LONGEST_NAME} printable letters, got {shown(name)}"
+                )
             if first.setdefault(name, i) != i:
                 raise ValueError(f"LabelSet.names must all differ, got {name!r} at {first[name]} and at {i}")
         if len(self.palette) != len(self.names):
@@ -137,6 +147,11 @@ class LabelSet(Record):
             palette=voc_colormap(len(names)),
             ignore_index=IGNORE_INDEX if len(names) <= IGNORE_INDEX else -1,
         )
+
+
+def _is_printable(name: str) -> bool:
+    """Whether a name is on one line and sends a terminal no commands; half a character (a lone surrogate) is none."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _BIDI for letter in name)
 
 
 LabelSetLike: TypeAlias = LabelSet | Iterable[str] | Mapping[int, str]
@@ -225,7 +240,7 @@ def _names_of_files() -> tuple[str, ...]:
 
 @functools.cache
 def _read(name: str) -> LabelSet:
-    return LabelSet.from_json((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return LabelSet.from_json(read_text(FOLDER / f"{name}.json"))
 
 
 def list_label_sets() -> list[str]:

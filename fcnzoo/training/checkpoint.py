@@ -12,7 +12,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from fcnzoo.files import records
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import hash_file
 from fcnzoo.files.keys import differences
+from fcnzoo.files.reading import read_bytes
 from fcnzoo.files.safetensors import open_safetensors, write_safetensors
 from fcnzoo.files.staging import recover_folder
 
@@ -85,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: It is missing or damaged.
     """
     try:
-        data = records.read_json(path.read_bytes())
+        data = records.read_json(read_bytes(path))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
     if not isinstance(data, dict):
@@ -154,6 +155,18 @@ def read_state(path: Path) -> tuple[dict[str, Any], Preprocess | None]:
         return state, None if preprocess is None else Preprocess.from_dict(preprocess)
     except (TypeError, ValueError) as error:
         raise _damaged(path / STATE_FILE, error) from None
+
+
+def whole_state(path: Path, state: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return a state if it has these entries and no others.
+
+    Raises:
+        WeightsError: It has not.
+    """
+    odd = sorted(state.keys() ^ set(names))
+    if odd:
+        raise _damaged(path / STATE_FILE, f"it lacks, or should not have, {', '.join(odd[:5])}")
+    return state
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

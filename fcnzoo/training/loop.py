@@ -249,6 +249,7 @@ class Trainer:
         path = found[-1]
         state, _ = checkpoint.read_state(path)
         checkpoint.check_digests(path)
+        state = checkpoint.whole_state(path, state, ("criterion", "scaler", *Progress.__dataclass_fields__))
         trained = state.pop("criterion")
         if trained != self.criterion_name:
             raise ValueError(f"{path} was trained with criterion {trained}, this run has {self.criterion_name}")

@@ -12,10 +12,10 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from fcnzoo.files.reading import read_bytes, read_text
 from fcnzoo.files.records import Record, near, read_json
 from fcnzoo.training.data_sections import AugmentSection, DataSection
 from fcnzoo.training.sections import (
@@ -25,6 +25,8 @@ from fcnzoo.training.sections import (
     RunSection,
     ScheduleSection,
 )
+
+_FOLDER = Path(__file__).parent / "recipes"
 
 RESUMABLE = frozenset(
     {
@@ -118,8 +120,7 @@ class Recipe(Record):
 
 def list_recipes() -> list[str]:
     """Return the names of the recipes in the package."""
-    folder = resources.files("fcnzoo.training") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
 def _read(source: str | Path) -> tuple[dict[str, Any], str]:
@@ -130,10 +131,9 @@ def _read(source: str | Path) -> tuple[dict[str, Any], str]:
     if path.suffix in (".toml", ".json"):
         if not path.is_file():
             raise FileNotFoundError(f"no recipe at {path}; built-in recipes: {', '.join(list_recipes())}")
-        text, where = _decode(path.read_bytes(), str(path)), str(path)
+        text, where = _decode(read_bytes(path), str(path)), str(path)
     elif str(source) in list_recipes():
-        file = resources.files("fcnzoo.training") / "recipes" / f"{source}.toml"
-        text, where = file.read_text(encoding="utf-8"), str(source)
+        text, where = read_text(_FOLDER / f"{source}.toml"), str(source)
     else:
         names = list_recipes()
         raise FileNotFoundError(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fcnzoo.files.atomic import atomic
+from fcnzoo.files.atomic import append, atomic
+from fcnzoo.files.reading import read_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -24,7 +25,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path, 2**30).splitlines():
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:
@@ -79,7 +80,7 @@ class Reporter:
 
     def __init__(self, out: Path, run: RunSection, steps: int, first: int, main: bool) -> None:
         self.main, self.progress, self.events, self.console = main, None, None, None
-        self.file = (out / "log.jsonl").open("a", encoding="utf-8") if main else None
+        self.file = append(out / "log.jsonl") if main else None
         if main and run.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

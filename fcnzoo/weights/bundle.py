@@ -33,7 +33,10 @@ def locked(folder: Path) -> Iterator[None]:
     from huggingface_hub.utils import WeakFileLock
 
     lock = cache_folder() / "locks" / f"{folder.parent.name}-{folder.name}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{lock.parent}: {error.strerror or error}; set FCNZOO_CACHE to a folder of yours") from None
     with WeakFileLock(lock):
         yield
 

@@ -34,11 +34,13 @@ def render(record: FolderRecord, *, source: str = ".", picture: str | None = Non
     """
     config = record.model
     title = f"{_head_name(record)} on {config.backbone.name}"
-    labels = ", ".join(config.label_set.names) if config.label_set else f"{config.num_classes} classes, unnamed"
-    rows = "".join(f"| {_cell(m.name)} | {m.value:.4f} | {_cell(m.split)}{_measured(m)} |\n" for m in record.metrics)
+    labels = (
+        ", ".join(map(_plain, config.label_set.names)) if config.label_set else f"{config.num_classes} classes, unnamed"
+    )
+    rows = "".join(f"| {_plain(m.name)} | {m.value:.4f} | {_plain(m.split)}{_measured(m)} |\n" for m in record.metrics)
     parts = [
         f"---\n{_front_matter(record, title)}\n---\n",
-        f"# {title}\n",
+        f"# {_plain(title)}\n",
         f"Semantic segmentation, {config.num_classes} classes: {labels}\n"
         if config.label_set
         else f"Semantic segmentation, {labels}\n",
@@ -46,14 +48,14 @@ def render(record: FolderRecord, *, source: str = ".", picture: str | None = Non
         f"## Use\n\n```python\n{_snippet(record, source)}```\n",
         f"## Figures\n\n| metric | value | on |\n|---|---|---|\n{rows}" if rows else "",
         f"## Made from\n\n{_provenance(record)}" if record.provenance or record.datasets else "",
-        f"License of the weights, as given by who saved them: {record.license}\n" if record.license else "",
-        f"Written by fcnzoo {record.library_version}.\n",
+        f"License of the weights, as given by who saved them: {_plain(record.license)}\n" if record.license else "",
+        f"Written by fcnzoo {_plain(record.library_version)}.\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
 def _measured(metric: Metric) -> str:
-    return f", measured by {_cell(metric.command)}" if metric.command else ""
+    return f", measured by {_plain(metric.command)}" if metric.command else ""
 
 
 def _head_name(record: FolderRecord) -> str:
@@ -105,15 +107,21 @@ def _provenance(record: FolderRecord) -> str:
     facts |= dict(record.provenance)
     groups: dict[bool, list[str]] = defaultdict(list)
     for key, value in facts.items():
-        short = not isinstance(value, dict | list | tuple) and "\n" not in str(value)
+        short = not isinstance(value, dict | list | tuple) and not re.search(r"[\n\r\u2028\u2029]", str(value))
         if short:
-            groups[True].append(f"- {key}: {value}\n")
+            groups[True].append(f"- {_plain(key)}: {_plain(value)}\n")
         else:
             text = json.dumps(value, indent=2, ensure_ascii=False) if not isinstance(value, str) else value
+            text = re.sub(r"\r\n?|[\u2028\u2029]", "\n", text)
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-            groups[False].append(f"\n{key}:\n\n{fence}{'' if isinstance(value, str) else 'json'}\n{text}\n{fence}\n")
+            groups[False].append(
+                f"\n{_plain(key)}:\n\n{fence}{'' if isinstance(value, str) else 'json'}\n{text}\n{fence}\n"
+            )
     return "".join(groups[True] + groups[False])
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _plain(text: object) -> str:
+    """Return a text that Markdown shows as it is: on one line, no markup, no HTML, no link."""
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(text)).strip()
+    line = re.sub(r"[\\`*\[\]{}<>#|~&!$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
+    return re.sub(r"(?i)(?<=[a-z])(?=://)|(?<=\bwww)(?=\.)|(?=@)", "\u200b", line)  # what would become a link by itself

@@ -6,7 +6,7 @@ the Hub (or our registry) has for it, and one commit is meant from the first req
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import re
 import socket
@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
-from urllib.parse import quote
 
 from fcnzoo.errors import WeightsError
-from fcnzoo.files.atomic import atomic
-from fcnzoo.files.digests import Digest, cache_folder, wrong_digest
-from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
+from fcnzoo.files.deadlines import patience, within
+from fcnzoo.files.digests import Digest, wrong_digest
+from fcnzoo.weights.bundle import locked
+from fcnzoo.weights.folder import CONFIG_FILE, MAX_CONFIG, WEIGHTS_FILE
 from fcnzoo.weights.hub_errors import explain, hub_failures, status_of, unreachable
+from fcnzoo.weights.hub_memory import Listing, Memory
 
 PREFIX = "hf-hub:"
 PAUSES = (0.5, 2.0)
@@ -47,13 +48,6 @@ class Address(NamedTuple):
         if found is None or ".." in found[1] + (found[2] or ""):
             raise ValueError(f"{source!r} is no address on the Hub; write hf-hub:org/name or hf-hub:org/name@revision")
         return cls(found[1], found[2])
-
-
-class Listing(NamedTuple):
-    """What a repository holds at one commit."""
-
-    commit: str
-    files: dict[str, Digest]
 
 
 def pull(
@@ -83,18 +77,36 @@ def pull(
         ValueError: `source` is no address.
     """
     repo_id, revision = Address.parse(source)
+    names, known = tuple(files), Memory(repo_id)
     listing = list_files(repo_id, revision, token)
+    try:
+        folder = _fetch_all(source, listing, names, sha256, token)
+    except WeightsError as error:
+        cause, error.__cause__ = error.__cause__, None  # the client's own, long and of no use to a reader
+        older = known.read(revision, anywhere=True) if cause is not None and unreachable(cause) else None
+        if older is None or older.commit == listing.commit:
+            raise
+        logger.warning("%s; the commit %s is taken from the cache", error, older.commit)
+        return _fetch_all(source, older, names, sha256, token)
+    # Last of all, so that a download that fails leaves the revision where it is whole. A config alone is not.
+    known.write(revision, listing, move=WEIGHTS_FILE in names or known.read(revision) is None)
+    return folder
+
+
+def _fetch_all(source: str, listing: Listing, names: Iterable[str], sha256: str | None, token: str | None) -> Path:
     path = Path()
-    for name in files:
+    for name in names:
         digest = listing.files.get(name)
         if digest is None:
             raise WeightsError(f"{source}: it has no {name}; give a repository that fcnzoo.push_to_hub wrote")
+        if name in listing.too_long:
+            raise WeightsError(f"{source}: its {name} is longer than {MAX_CONFIG:,} bytes; not fetched")
         if sha256 is not None and name == WEIGHTS_FILE:
             pin = Digest("sha256", sha256)
             if digest.kind == "sha256" and digest != pin:
                 raise WeightsError(f"{source}: the Hub's {name} has {digest}, the registry pins {pin}; not loaded")
             digest = pin
-        path = _fetch(repo_id, listing.commit, name, digest, token)
+        path = _fetch(Address.parse(source).repo_id, listing.commit, name, digest, token)
     return path.parent
 
 
@@ -103,26 +115,46 @@ def _fetch(repo_id: str, commit: str, name: str, digest: Digest, token: str | No
     from huggingface_hub import constants, hf_hub_download
 
     offline = bool(constants.HF_HUB_OFFLINE)
+    blobs = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "blobs"
     found = ""
     for force in (False,) if offline else (False, True):
-        path = Path(
-            call_hub(
-                lambda force=force: hf_hub_download(repo_id, name, revision=commit, token=token, force_download=force),
-                repo_id,
-                commit,
-            )
+        fetch = lambda force=force: hf_hub_download(  # noqa: E731
+            repo_id, name, revision=commit, token=token, force_download=force, etag_timeout=patience()
         )
-        found = wrong_digest(path, digest)
-        if found is None:
-            return path
-        # Nothing damaged stays where a later call, ours or another program's, would find it.
-        for stale in {path.resolve(), path}:
-            stale.unlink(missing_ok=True)
+        path = Path(call_hub(fetch, repo_id, commit, progress=lambda: _bytes_in(blobs)))
+        with locked(blobs):  # one process repairs, the others see what it left
+            try:
+                found = wrong_digest(path, digest)
+            except FileNotFoundError:
+                found = "gone: another process deleted it"
+            if found is None:
+                return path
+            _delete_cached(path)
     raise WeightsError(
         f"{PREFIX}{repo_id}@{commit}: {name} has {digest.kind} {found}, not {digest.value}"
         f"{'' if offline else ', also when fetched again'}; it was deleted from the cache. "
         "Try again later or over another network; if it stays so, the file is damaged on the Hub: tell its owner"
     )
+
+
+def _delete_cached(path: Path) -> None:
+    """Delete a damaged file, so that nobody finds it; a link that leads out of the client's cache, as a link only."""
+    from huggingface_hub import constants
+
+    content = path.resolve()
+    if content.is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
+        content.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return how much a folder of downloads holds by now; files may come and go meanwhile."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+    return total
 
 
 def list_files(repo_id: str, revision: str | None, token: str | None = None) -> Listing:
@@ -133,25 +165,27 @@ def list_files(repo_id: str, revision: str | None, token: str | None = None) -> 
     """
     from huggingface_hub import HfApi, constants
 
-    known = _Memory(repo_id)
+    known = Memory(repo_id)
     if re.fullmatch(r"[0-9a-f]{40}", revision or "") or constants.HF_HUB_OFFLINE:
         remembered = known.read(revision, anywhere=bool(constants.HF_HUB_OFFLINE))
         if remembered is not None:
             return remembered
     api = HfApi(token=token)
     try:
-        info = _retry(lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
+        wait = patience()
+        info = within(
+            lambda: _retry(lambda: api.model_info(repo_id, revision=revision, files_metadata=True, timeout=wait))
+        )
+        files, long = digests_of_listing(info.siblings or ()), too_long(info.siblings or ())
     except hub_failures() as error:
         remembered = known.read(revision, anywhere=True) if unreachable(error) else None
         if remembered is None:
             raise explain(error, repo_id, revision, "read") from None
         logger.warning("the Hub cannot be reached; %s at %s is taken from the cache", repo_id, remembered.commit)
         return remembered
-    listing = Listing(info.sha or "", digests_of_listing(info.siblings or ()))
-    if not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
+    if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
         raise WeightsError(f"{PREFIX}{repo_id}: the Hub gave no commit for {revision or 'the default branch'}")
-    known.write(revision, listing)
-    return listing
+    return Listing(info.sha, files, long)
 
 
 def digests_of_listing(siblings: Iterable[Any]) -> dict[str, Digest]:
@@ -165,47 +199,9 @@ def digests_of_listing(siblings: Iterable[Any]) -> dict[str, Digest]:
     return found
 
 
-class _Memory:
-    """What the Hub said about a repository, kept in fcnzoo's cache for when it cannot be asked."""
-
-    def __init__(self, repo_id: str) -> None:
-        from huggingface_hub import constants
-
-        server = re.sub(r"\W+", "_", constants.ENDPOINT.partition("://")[2])
-        self.folder = cache_folder() / "hub" / server / repo_id.replace("/", "--")
-
-    def _ref(self, revision: str | None) -> Path:
-        return self.folder / "refs" / quote(revision or "main", safe="")
-
-    def read(self, revision: str | None, *, anywhere: bool = False) -> Listing | None:
-        """Return what was last known of a revision; with `anywhere`, also from another server (`HF_ENDPOINT`)."""
-        folders = [self.folder]
-        if anywhere:
-            others = (folder / self.folder.name for folder in self.folder.parents[1].glob("*") if folder.is_dir())
-            folders += sorted((folder for folder in others if folder.is_dir()), key=_age)
-        for folder in folders:
-            try:
-                commit = (folder / self._ref(revision).relative_to(self.folder)).read_text(encoding="utf-8")
-                files = json.loads((folder / f"{commit}.json").read_text(encoding="utf-8"))
-                return Listing(commit, {name: Digest(*digest) for name, digest in files.items()})
-            except (OSError, ValueError, TypeError, AttributeError):
-                continue
-        return None
-
-    def write(self, revision: str | None, listing: Listing) -> None:
-        """Keep what a revision means now."""
-        try:
-            with atomic(self.folder / f"{listing.commit}.json", "w") as file:
-                json.dump(listing.files, file)
-            for name in {revision, listing.commit}:
-                with atomic(self._ref(name), "w") as file:
-                    file.write(listing.commit)
-        except OSError as error:
-            logger.warning("%s cannot be written (%s): loading offline will not work", self.folder, error)
-
-
-def _age(folder: Path) -> float:
-    return -folder.stat().st_mtime
+def too_long(siblings: Iterable[Any]) -> tuple[str, ...]:
+    """Return the configs that are longer than any that would be read."""
+    return tuple(file.rfilename for file in siblings if file.rfilename == CONFIG_FILE and (file.size or 0) > MAX_CONFIG)
 
 
 def _retry(call: Callable[[], T]) -> T:
@@ -230,19 +226,26 @@ def _offline(error: BaseException | None) -> bool:
     return bool(constants.HF_HUB_OFFLINE) or error is not None
 
 
-def call_hub(call: Callable[[], T], repo_id: str, revision: str | None, doing: Literal["read", "write"] = "read") -> T:
-    """Call the client; reading is tried three times, writing once.
+def call_hub(
+    call: Callable[[], T],
+    repo_id: str,
+    revision: str | None,
+    doing: Literal["read", "write"] = "read",
+    progress: Callable[[], int] | None = None,
+) -> T:
+    """Call the client; reading is tried three times, as long as bytes come, writing once.
 
     Args:
         call: What to do.
         repo_id: Which repository it is about, for the error.
         revision: Which revision.
         doing: What it does there.
+        progress: Bytes that came so far, for reading.
 
     Raises:
         WeightsError: It failed; the text says why and what to do.
     """
     try:
-        return _retry(call) if doing == "read" else call()
+        return within(lambda: _retry(call), progress) if doing == "read" else call()
     except hub_failures() as error:
-        raise explain(error, repo_id, revision, doing) from None
+        raise explain(error, repo_id, revision, doing) from (error if doing == "read" else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from fcnzoo.errors import WeightsError
+from fcnzoo.files.download import without_password
 
 DISK = frozenset(
     getattr(errno, name)
@@ -20,7 +21,8 @@ def hub_failures() -> tuple[type[BaseException], ...]:
     """Return what a call of the client may raise: its HTTP library has changed twice in the range we support."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    return (OSError, ValueError, RuntimeError, EntryNotFoundError, HfHubHTTPError.__bases__[0])
+    odd = (KeyError, AttributeError, TypeError)  # what the client raises for answers that are not a Hub's
+    return (OSError, ValueError, RuntimeError, *odd, EntryNotFoundError, HfHubHTTPError.__bases__[0])
 
 
 def status_of(error: BaseException | None) -> int | None:
@@ -57,7 +59,8 @@ def explain(error: BaseException, repo_id: str, revision: str | None, doing: str
         revision: Which revision; `None`: the default branch.
         doing: `"read"` or `"write"`.
     """
-    return WeightsError(f"hf-hub:{repo_id}{f'@{revision}' if revision else ''}: {_reason(error, repo_id, doing)}")
+    reason = without_password(_reason(error, repo_id, doing))
+    return WeightsError(f"hf-hub:{repo_id}{f'@{revision}' if revision else ''}: {reason[:1500]}")
 
 
 def _reason(error: BaseException, repo_id: str, doing: str) -> str:
@@ -110,4 +113,4 @@ def _has_token() -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

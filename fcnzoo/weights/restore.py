@@ -90,7 +90,7 @@ def build_empty(config: FCNConfig, folder: Path | None) -> FCN:
     try:
         with torch.device("meta"):
             return build(config)
-    except (UnknownModelError, BackboneError) as error:
+    except (UnknownModelError, BackboneError, ValueError, RuntimeError) as error:
         if folder is None:
             raise
         raise config_error(folder, error) from None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fcnzoo.config import FCNConfig, Metric
 from fcnzoo.errors import WeightsError
+from fcnzoo.files.atomic import atomic
 from fcnzoo.files.reading import open_file
 from fcnzoo.files.safetensors import write_safetensors
 from fcnzoo.files.staging import atomic_together
@@ -72,11 +73,13 @@ def save(
     record = _record(model.config, metrics, datasets, provenance, license)
     metadata = {"format": "pt"} | ({"provenance": json.dumps(provenance)} if provenance else {})
     with atomic_together(folder) as staging:
-        with (staging / WEIGHTS_FILE).open("wb") as file:
+        with atomic(staging / WEIGHTS_FILE) as file:
             digest = write_safetensors(file, tensors, metadata, dtype)
-        (staging / CONFIG_FILE).write_bytes(replace(record, sha256=digest).to_json().encode())
-        if not _is_foreign(folder / CARD_FILE):
-            (staging / CARD_FILE).write_bytes(render(record).encode())
+        texts = {CONFIG_FILE: replace(record, sha256=digest).to_json()}
+        texts |= {} if _is_foreign(folder / CARD_FILE) else {CARD_FILE: render(record)}
+        for name, text in texts.items():
+            with atomic(staging / name) as file:
+                file.write(text.encode())
     return folder
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fcnzoo.config.spec import ModelSpec, Publication, Weights
 from fcnzoo.errors import FCNZooError, WeightsError
 from fcnzoo.files.digests import Digest, cache_folder, wrong_digest
-from fcnzoo.files.download import download, download_from_drive
+from fcnzoo.files.download import download, download_from_drive, without_password
 from fcnzoo.files.staging import replaced_folder
 from fcnzoo.weights.bundle import DIGESTS_FILE, NEEDED, check_digests, locked, read_digests, write_digests
 from fcnzoo.weights.folder import WEIGHTS_FILE
@@ -61,7 +61,7 @@ def find(spec: ModelSpec, weights: Weights, *, original: Path | None = None) -> 
         if folder is not None:
             return folder
     mirror = os.environ.get(MIRROR)
-    missing = f"the mirror {mirror} does not have them" if mirror else f"{MIRROR} is not set"
+    missing = f"the mirror {without_password(mirror)} does not have them" if mirror else f"{MIRROR} is not set"
     known = "; ".join([missing, *reasons])
     raise WeightsError(f"the weights {bundle_name(spec, weights)} cannot be had: {known}")
 
@@ -78,13 +78,23 @@ def _mirrored(spec: ModelSpec, weights: Weights) -> Path | None:
     name = bundle_name(spec, weights)
     if mirror.startswith(("http://", "https://")):
         return _fetch_bundle(f"{mirror.rstrip('/')}/{name}", name, weights)
-    if not Path(mirror).expanduser().is_dir():
-        raise WeightsError(f"{MIRROR}={mirror} is no folder; give a folder or an http(s) address, or unset it")
-    folder = Path(mirror).expanduser() / name
+    root = _expanded(mirror)
+    if not root.is_dir():
+        raise WeightsError(
+            f"{MIRROR}={without_password(mirror)} is no folder; give a folder or an http(s) address, or unset it"
+        )
+    folder = root / name
     if not folder.is_dir():
         return None
     check_digests(folder, weights.sha256)
     return folder
+
+
+def _expanded(mirror: str) -> Path:
+    try:
+        return Path(mirror).expanduser()
+    except RuntimeError:
+        raise WeightsError(f"{MIRROR}={mirror}: there is no such user; give a folder") from None
 
 
 def _fetch_bundle(url: str, name: str, weights: Weights) -> Path | None:
@@ -93,7 +103,7 @@ def _fetch_bundle(url: str, name: str, weights: Weights) -> Path | None:
 
     def make(temporary: Path) -> None:
         download(f"{url}/{DIGESTS_FILE}", temporary / DIGESTS_FILE)
-        known = read_digests(temporary, f"{url}/{DIGESTS_FILE}")
+        known = read_digests(temporary, f"{without_password(url)}/{DIGESTS_FILE}")
         for file in NEEDED:
             pin = weights.sha256 if file == WEIGHTS_FILE else None
             download(f"{url}/{file}", temporary / file, Digest("sha256", pin or known[file]))
@@ -101,7 +111,7 @@ def _fetch_bundle(url: str, name: str, weights: Weights) -> Path | None:
     try:
         return _cached(folder, weights.sha256, make)
     except WeightsError as error:
-        if str(error).startswith(f"{url}/{DIGESTS_FILE}: the server answered 404"):
+        if str(error).startswith(f"{without_password(url)}/{DIGESTS_FILE}: the server answered 404"):
             return None
         raise
 

@@ -12,6 +12,8 @@ import json
 import re
 from pathlib import Path
 
+from fcnzoo.files.reading import read_text
+
 _TIMM = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 _TORCHVISION = re.compile(r"^@register_model\((?:name=)?(?:\"(\w+)\")?\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 _RENAMED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)\}\)", re.MULTILINE | re.DOTALL)
@@ -32,7 +34,7 @@ def _sources(package: str, folder: str, *, nested: bool) -> list[str]:
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"{package} is not installed; `pip install {package}`")
     root = Path(next(iter(spec.submodule_search_locations))) / folder
-    return [path.read_text(encoding="utf-8") for path in sorted(root.glob("**/*.py" if nested else "*.py"))]
+    return [read_text(path) for path in sorted(root.glob("**/*.py" if nested else "*.py"))]
 
 
 @functools.cache
@@ -78,7 +80,7 @@ def heads_by_backbone() -> dict[str, frozenset[str]]:
 
     A network that the installed timm or torchvision has and the table does not is absent here.
     """
-    table = json.loads((Path(__file__).parent / "heads.json").read_text(encoding="utf-8"))
+    table = json.loads(read_text(Path(__file__).parent / "heads.json"))
     return {
         name: frozenset((*heads.split(), *(head for head, other in AS_BUILDABLE.items() if other in heads.split())))
         for heads, names in table["heads"].items()

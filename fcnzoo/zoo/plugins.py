@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcnzoo.config.spec import ModelSpec
+from fcnzoo.files.reading import read_bytes
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -123,7 +124,7 @@ class Plugins:
                 if spec.name in self._taken or spec.name in self._models:
                     owner = "fcnzoo" if spec.name in self._taken else "another plug-in"
                     raise ValueError(f"{spec.name!r} is a model of {owner}; choose another name")
-        except Exception as error:  # it is somebody else's code, and must not take the other models along
+        except (Exception, SystemExit) as error:  # it is somebody else's code, and must not take the other models along
             text = f"the plug-in {entry.name!r} ({entry.value}) of {distribution} cannot be used: {_say(error)}"
             self._failures.append(Failure(frozenset(names), text))
             return
@@ -169,12 +170,12 @@ def _mentioned() -> bool:
             return True
         for file in folder.glob("*.*-info/entry_points.txt"):
             try:
-                if GROUP.encode() in file.read_bytes():
+                if GROUP.encode() in read_bytes(file):
                     return True
             except OSError:
                 return True  # the library reads it in its own way, or tells what is wrong
     return False
 
 
-def _say(error: Exception) -> str:
+def _say(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcnzoo.errors import ConversionError
 from fcnzoo.files.download import not_the_file
+from fcnzoo.files.reading import open_file
 
 IDENTIFIER = b"TFL3"
 """Bytes 4–7 of every file of schema version 3."""
@@ -56,7 +57,7 @@ def read_tflite(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[4:8] != IDENTIFIER:
                 raise ConversionError(f"{path}: {not_the_file(data[:64]) or 'not a TensorFlow Lite file'}")
             return _constants(data, path)
