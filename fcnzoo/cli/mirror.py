@@ -52,6 +52,7 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
         UnknownModelError: Nothing is called so.
         WeightsError: It has no trained weights, or they cannot be had.
     """
+    from fcnzoo.files.parts import sweep
     from fcnzoo.files.staging import replaced_folder
     from fcnzoo.weights import bundle
     from fcnzoo.weights.factory import pretrained_weights
@@ -61,6 +62,7 @@ def copy(name: str, to: Path) -> tuple[Path, str]:
     spec, weights = pretrained_weights(name)
     source = find(spec, weights)
     folder = to / bundle_name(spec, weights)
+    sweep(to, f".{folder.name[:50]}.", ".part")  # what a kill left, also where nothing is to be done
     if not _same(folder, source):
         with replaced_folder(folder) as temporary:
             for file in (*bundle.NEEDED, CARD_FILE):  # the Hub client's folder may hold others, unchecked

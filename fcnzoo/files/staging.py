@@ -133,7 +133,7 @@ def replaced_folder(folder: Path, *, shared: bool = False) -> Iterator[Path]:
     if folder.exists():
         shutil.rmtree(_old_folder(folder), ignore_errors=True)  # which a kill left
     with _shared_part(folder) if shared else part_folder(folder.parent, f".{folder.name[:50]}.") as new:
-        before = _identity(folder)
+        before = folder_identity(folder)
         yield new
         for file in [path for path in new.rglob("*") if path.is_file()]:
             sync(file)
@@ -157,7 +157,7 @@ def _shared_part(folder: Path) -> Iterator[Path]:
 def _take_place(new: Path, folder: Path, before: tuple[int, int] | None) -> None:
     """Put a folder where another is that is still the one it was, or where none is; the other is deleted."""
     old = _old_folder(folder)
-    if before is not None and _identity(folder) == before:
+    if before is not None and folder_identity(folder) == before:
         if exchange(new, folder):
             return  # the old one is at `new` now, and goes with it
         shutil.rmtree(old, ignore_errors=True)
@@ -165,7 +165,7 @@ def _take_place(new: Path, folder: Path, before: tuple[int, int] | None) -> None
     try:
         os.rename(new, folder)
     except OSError:
-        if _identity(folder) in (None, before):
+        if folder_identity(folder) in (None, before):
             raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -195,8 +195,8 @@ def _old_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tell one folder from another that later has its name."""
+def folder_identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another that later has its name; `None` if there is none."""
     try:
         facts = folder.stat()
     except FileNotFoundError:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = "str | Path | Image.Image | np.ndarray | torch.Tensor"
 """What `load_image` takes."""
 
-MAX_PIXELS = 178_956_970
-"""Largest width × height that is decoded unless the caller says otherwise: where Pillow itself
-refuses (twice its `MAX_IMAGE_PIXELS`); the decoded picture takes half a gigabyte."""
+MAX_PIXELS = 89_478_485
+"""Largest width × height that is decoded unless the caller says otherwise: from where on Pillow itself
+warns (its `MAX_IMAGE_PIXELS`); the decoded picture takes a quarter of a gigabyte."""
 
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",

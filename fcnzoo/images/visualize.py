@@ -83,6 +83,9 @@ def colorize(labels: np.ndarray, label_set: LabelSet) -> Image.Image:
 def _lookup(labels: np.ndarray, label_set: LabelSet, table: np.ndarray, ignored: object) -> np.ndarray:
     """Index a table of one row per class; pixels of the ignore index get `ignored`."""
     table = np.concatenate([table, np.array([ignored], dtype=table.dtype)])
+    if labels.dtype == np.uint8:  # bytes are indices as they are: an eighth of the memory
+        rows = np.minimum(np.arange(256), len(label_set))
+        return table[rows][labels]
     index = labels.astype(np.intp)
     index[(index < 0) | (index >= len(label_set))] = len(label_set)
     return table[index]

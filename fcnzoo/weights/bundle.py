@@ -17,6 +17,7 @@ from fcnzoo.files.atomic import atomic
 from fcnzoo.files.digests import Digest, cache_folder, hash_file, wrong_digest
 from fcnzoo.files.reading import open_file, read_at_most
 from fcnzoo.files.records import read_json, shown
+from fcnzoo.files.staging import folder_identity
 from fcnzoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 
 DIGESTS_FILE = "digests.json"
@@ -85,6 +86,16 @@ def check_digests(folder: Path, pin: str | None = None) -> None:
     Raises:
         WeightsError: A file is missing, or is not what the digests (or the pin) say.
     """
+    while True:
+        before = folder_identity(folder)
+        try:
+            return _check_digests(folder, pin)
+        except WeightsError:
+            if folder_identity(folder) == before:
+                raise  # else somebody renewed it in between
+
+
+def _check_digests(folder: Path, pin: str | None) -> None:
     digests = read_digests(folder)
     if pin is not None:
         digests[WEIGHTS_FILE] = pin

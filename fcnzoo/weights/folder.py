@@ -18,7 +18,7 @@ from fcnzoo.errors import WeightsError
 from fcnzoo.files.digests import Digest, wrong_digest
 from fcnzoo.files.reading import open_file, read_at_most
 from fcnzoo.files.records import read_json
-from fcnzoo.files.staging import finish_pending, open_current
+from fcnzoo.files.staging import finish_pending, folder_identity, open_current
 from fcnzoo.version import __version__
 
 WEIGHTS_FILE = "model.safetensors"
@@ -186,12 +186,17 @@ def open_folder(
 def _open_fetched(folder: str | Path, sha256: str | None) -> Iterator[tuple[FolderRecord, BufferedReader]]:
     """Open a folder whose files were compared with digests already: what is read now must still be the same."""
     path = Path(folder)
-    try:
-        with open_file(path / CONFIG_FILE) as file:
-            record = _parse(folder, read_at_most(file, MAX_CONFIG))
-        weights = open_file(path / WEIGHTS_FILE)
-    except OSError as error:
-        raise WeightsError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
+    while True:
+        before = folder_identity(path)
+        try:
+            with open_file(path / CONFIG_FILE) as file:
+                record = _parse(folder, read_at_most(file, MAX_CONFIG))
+            weights = open_file(path / WEIGHTS_FILE)
+        except OSError as error:
+            raise WeightsError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
+        if folder_identity(path) == before:
+            break
+        weights.close()  # somebody renewed the folder in between
     with weights:
         wanted = sha256 or record.sha256
         found = None if wanted is None else wrong_digest(weights, Digest("sha256", wanted))
