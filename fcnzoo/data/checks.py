@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags
 
 from fcnzoo.data.masks import LabelTable, mask_size, read_mask
 from fcnzoo.errors import LabelError
 from fcnzoo.files.reading import open_image
-from fcnzoo.images.load import FORMATS, load_image, orientation
+from fcnzoo.images.load import FORMATS, load_image, orientation, upright_size
 
 LISTED = 5
 """How many files of each kind an error lists."""
@@ -171,9 +170,8 @@ def _probe(path: Path, decode: bool) -> tuple[int, int] | None:
     try:
         with open_image(path, FORMATS) as image:
             # Pillow decodes a PNG to look for EXIF behind the pixels; what stands before them is enough here.
-            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-            turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            height, width = (image.width, image.height) if turned else (image.height, image.width)
+            known = image.format != "PNG" or "exif" in image.info
+            height, width = upright_size(image) if known else (image.height, image.width)
             if not decode:
                 return height, width
             if image.mode not in ("RGB", "L", "P", "RGBA", "CMYK") or image.format not in ("JPEG", "PNG", "MPO"):

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fcnzoo.errors import LabelError
 from fcnzoo.files.reading import open_image
-from fcnzoo.images.load import FORMATS, orientation, upright
+from fcnzoo.images.load import FORMATS, upright, upright_size
 
 if TYPE_CHECKING:
     from fcnzoo.labels import LabelSet
@@ -134,8 +134,7 @@ def mask_size(path: Path) -> tuple[int, int]:
         ValueError: It cannot be read, or is in a format that loses labels.
     """
     with _open(path) as image:
-        turned = orientation(image) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return upright_size(image)
 
 
 def read_mask(path: Path, table: LabelTable) -> np.ndarray:

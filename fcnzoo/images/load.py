@@ -235,6 +235,15 @@ def orientation(image: Image.Image) -> int:
     return found if found in range(2, 9) else 1
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return (height, width) of a picture once it is upright, from its header."""
+    width, height = image.size
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and 256 in tags and 257 in tags:  # as a TIFF is stored: some versions of Pillow swap its sides
+        width, height = int(tags[256]), int(tags[257])
+    return (width, height) if orientation(image) >= 5 else (height, width)
+
+
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation, if there is one."""
     return ImageOps.exif_transpose(image) if orientation(image) > 1 else image

@@ -14,7 +14,7 @@ from fcnzoo.files.digests import Digest, cache_folder
 from fcnzoo.files.reading import read_bytes, read_text
 from fcnzoo.files.records import read_json
 
-logger = logging.getLogger("fcnzoo.weights.hub")
+logger = logging.getLogger(__name__)
 
 
 class Listing(NamedTuple):

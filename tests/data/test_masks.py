@@ -129,9 +129,11 @@ def test_orientation_is_applied(tmp_path: Path, three: LabelSet, orientation: in
     """A mask with an EXIF orientation is turned as Pillow turns pictures; its size is that of the upright mask."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(INDICES).save(tmp_path / "mask.png", exif=exif)
+    Image.fromarray(INDICES).save(tmp_path / "mask.tif", exif=exif)
+    # Of the PNG for both: Pillow 13 turns an uncompressed TIFF that it opens by its path twice.
+    want = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "mask.png")))
     for name in ("mask.png", "mask.tif"):
-        Image.fromarray(INDICES).save(tmp_path / name, exif=exif)
-        want = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name)))
         np.testing.assert_array_equal(read_mask(tmp_path / name, LabelTable(three)), want)
         assert mask_size(tmp_path / name) == want.shape
 
