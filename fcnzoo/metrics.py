@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Labels: TypeAlias = "Tensor | np.ndarray"
+"""Integer labels, as a network or `Predictor` gives them."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fcnzoo.data.frequencies import class_frequencies, median_frequency_weights
 from fcnzoo.data.geometry import JointTransform, RandomPad, RandomScaleCrop, ResizeImage
 from fcnzoo.data.layouts import Layout, open_dataset
 from fcnzoo.data.masks import LabelTable
-from fcnzoo.data.transforms import Normalize, PhotometricJitter, ToTensors, make_transform
+from fcnzoo.data.transforms import Normalize, PhotometricJitter, RandomIllumination, ToTensors, make_transform
 from fcnzoo.data.voc import VOCSegmentation
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Layout",
     "Normalize",
     "PhotometricJitter",
+    "RandomIllumination",
     "RandomPad",
     "RandomScaleCrop",
     "ResizeImage",

@@ -68,7 +68,7 @@ class WinogradConv2d(nn.Module):
     few rows of tiles besides its output, whatever the size of the image.
 
     Args:
-        conv: One that [`takes_winograd`][fcnzoo.inference.winograd.takes_winograd]; it is not changed.
+        conv: One that `takes_winograd`; it is not changed.
         products: Precision of the matrix products: float32 or bfloat16.
 
     Attributes:

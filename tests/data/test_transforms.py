@@ -15,7 +15,15 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from fcnzoo.config import Preprocess
-from fcnzoo.data import Normalize, PhotometricJitter, RandomPad, RandomScaleCrop, ToTensors, make_transform
+from fcnzoo.data import (
+    Normalize,
+    PhotometricJitter,
+    RandomIllumination,
+    RandomPad,
+    RandomScaleCrop,
+    ToTensors,
+    make_transform,
+)
 from fcnzoo.images.preprocess import to_tensor
 
 PALETTE = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [200, 200, 20], [20, 20, 20]], dtype=torch.uint8)
@@ -269,3 +277,57 @@ def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
     """A value out of range is an error when the transform is made, and names the setting."""
     with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0]):
         make_transform(PLAIN, train=True, **bad)  # pyright: ignore[reportArgumentType]
+
+
+def test_illumination_is_its_formula() -> None:
+    """Factor, gain of red and blue, cut at 1, power: as written out pixel by pixel; the mask stays."""
+    image = tv_tensors.Image(torch.randint(0, 256, (3, 9, 7), dtype=torch.uint8))
+    mask = tv_tensors.Mask(torch.randint(0, 3, (9, 7)))
+    transform = RandomIllumination(exposure=(0.5, 2.0), gamma=(0.5, 2.0), temperature=0.2)
+    torch.manual_seed(3)
+    got, same = transform(image, mask)
+    torch.manual_seed(3)
+    draws = torch.rand(3, dtype=torch.float64)
+    factor, gamma = (0.5 * 4.0 ** float(draw) for draw in draws[:2])
+    shift = 0.2 * (2 * float(draws[2]) - 1)
+    want = torch.stack(
+        [
+            (image[c].double() / 255 * factor * gain).clamp(max=1) ** gamma
+            for c, gain in enumerate((1 + shift, 1, 1 - shift))
+        ]
+    )
+    torch.testing.assert_close(got.as_subclass(torch.Tensor), want.float(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(same, mask)
+
+
+def test_illumination_stays_in_its_ranges() -> None:
+    """Both ends are reached and not passed; the neutral one changes nothing."""
+    gray = tv_tensors.Image(torch.full((3, 2, 2), 64, dtype=torch.uint8))
+    values = [float(RandomIllumination(exposure=(0.5, 2.0))(gray)[0, 0, 0]) * 255 / 64 for _ in range(300)]
+    assert 0.5 <= min(values) < 0.55 and 1.85 < max(values) <= 2.0 + 1e-6
+    assert torch.equal(RandomIllumination()(gray).as_subclass(torch.Tensor), torch.full((3, 2, 2), 64 / 255))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"exposure": (0, 1)}, {"exposure": (2, 1)}, {"gamma": (-1, 1)}, {"temperature": 1}, {"temperature": -0.1}],
+)
+def test_impossible_illumination(options: dict) -> None:
+    """Ranges that are none are refused by name."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RandomIllumination(**options)
+
+
+def test_the_whole_chain_with_everything() -> None:
+    """Illumination, blur and noise together: float32, finite, of the crop's size, repeated to the bit by its seed."""
+    image = tv_tensors.Image(torch.randint(0, 256, (3, 60, 80), dtype=torch.uint8))
+    mask = tv_tensors.Mask(torch.randint(0, 3, (60, 80), dtype=torch.uint8))
+    options = {"exposure": (0.6, 1.6), "gamma": (0.5, 1.7), "temperature": 0.1, "blur": 1.0, "noise": 0.05}
+    chain = make_transform(Preprocess(), train=True, crop_size=(48, 64), **options)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append([chain(image, mask) for _ in range(6)])
+    for (one, target), (other, again) in zip(*runs, strict=True):
+        assert one.shape == (3, 48, 64) and one.dtype == torch.float32 and bool(one.isfinite().all())
+        assert torch.equal(one, other) and torch.equal(target, again)

@@ -698,3 +698,19 @@ def test_grid_follows_the_mode() -> None:
         padded = [scores.grid.padded(length) for length in size]
         assert tuple(scores.main.shape[2:]) == (padded[0] // 8, padded[1] // 8)
         torch.testing.assert_close(fcnzoo.ops.upsample(scores.main, scores.grid, size), model(image))
+
+
+@pytest.mark.parametrize(("init", "low", "high"), [("zero", 0.0, 0.0), ("normal", 0.027, 0.033), ("xavier", 0.04, 0.2)])
+def test_how_score_layers_start(init: str, low: float, high: float) -> None:
+    """Zero, or a deviation of 0.03, or Xavier's; biases at zero. Only zero leaves hidden layers without gradients."""
+    torch.manual_seed(0)
+    model = fcnzoo.create("fcn8s_test_resnet", num_classes=64, head={"init": init, "hidden_channels": 64}).train()
+    scores = [layer for layer in model.head.modules() if isinstance(layer, nn.Conv2d) and layer.out_channels == 64]
+    scores = [layer for layer in scores if layer.kernel_size == (1, 1)]
+    assert len(scores) == 3
+    for layer in scores:
+        assert low <= float(layer.weight.detach().std()) <= high
+        assert layer.bias is None or not layer.bias.any()
+    model(torch.rand(2, 3, 64, 64), torch.randint(0, 64, (2, 64, 64))).backward()
+    hidden = next(layer for layer in model.head.modules() if getattr(layer, "kernel_size", None) == (3, 3))
+    assert bool(hidden.weight.grad.any()) == (init != "zero")

@@ -104,7 +104,7 @@ def test_a_checked_file_is_not_hashed_again(hub: Hub, client: Client) -> None:
     """The second load hashes nothing."""
     hub.add("org/net", FILES)
     client(pull())
-    script = "from fcnzoo.files import digests\ndigests.hash_file = None\n"
+    script = "from fcnzoo.files import digests\ndigests._hash = None\n"
     assert client(script + pull()).splitlines() == WANT
 
 
