@@ -65,12 +65,12 @@ def evaluate(
     from fcnzoo.inference.evaluation import evaluate as run
     from fcnzoo.weights.factory import resolve_model
 
-    factors = _factors(scales)
+    factors, values, void = _factors(scales), _numbers(mapping), _values(ignore)
     for file, option in ((out, "--out"), (pictures, "--pictures")):
         if file is not None:
             prepare_file(file, option, force=force)
     network = resolve_model(model)
-    pairs = _dataset(network, dataset, data, split, _numbers(mapping), _values(ignore))
+    pairs = _dataset(network, dataset, data, split, values, void)
     result = run(
         network,
         pairs,

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from fcnzoo.cli import app as commands
 from fcnzoo.cli.train import train
 from fcnzoo.training import Recipe, list_recipes
 
@@ -63,3 +64,13 @@ def test_stopped_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["camvid_lite0", "--out", "runs/a"])
     assert result.exit_code == 130
     assert "fcnzoo train --resume --out runs/a" in result.output
+
+
+def test_a_run_that_diverges_ends_with_one_line(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    """No traceback: what happened, where, and what to change; exit code 1."""
+    (tmp_path / "recipe.json").write_text(
+        tiny("out", "optim.optimizer=sgd", "optim.lr=1e30").to_json(), encoding="utf-8"
+    )
+    done = CliRunner().invoke(commands, ["train", str(tmp_path / "recipe.json")])
+    assert done.exit_code == 1 and "Lower optim.lr" in done.stderr, done.output
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
