@@ -128,6 +128,7 @@ def _fetch(repo_id: str, commit: str, name: str, digest: Digest, token: str | No
             except FileNotFoundError:
                 found = "gone: another process deleted it"
             if found is None:
+                _sweep_incomplete(path.resolve())
                 return path
             _delete_cached(path)
     raise WeightsError(
@@ -145,6 +146,23 @@ def _delete_cached(path: Path) -> None:
     if content.is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
         content.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def _sweep_incomplete(content: Path) -> None:
+    """Delete what killed downloads of a file left beside it, unless somebody is fetching it anew right now."""
+    from huggingface_hub.utils import WeakFileLock
+
+    left = list(content.parent.glob(f"{content.name}.*incomplete")) if content.parent.name == "blobs" else []
+    if left:
+        folder = content.parents[1]
+        with (
+            contextlib.suppress(OSError, TimeoutError),
+            WeakFileLock(  # the client's own
+                folder.parent / ".locks" / folder.name / f"{content.name}.lock", timeout=0.2
+            ),
+        ):
+            for path in left:
+                path.unlink(missing_ok=True)
 
 
 def _bytes_in(folder: Path) -> int:

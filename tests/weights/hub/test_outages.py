@@ -107,3 +107,15 @@ def test_a_long_config_is_not_fetched(hub: Hub, client: Client) -> None:
     text = client(tell())
     assert "config.json is longer than" in text
     assert not any(request.startswith("GET") and "config.json" in request for request in hub.requests)
+
+
+def test_what_killed_downloads_left_is_deleted(tmp_path: Path, hub: Hub, client: Client) -> None:
+    """Parts of a file that a killed process had begun go with the next load of it; other files' parts stay."""
+    hub.add("org/net", FILES)
+    client(pull())
+    blob = next((tmp_path / "hf").rglob("snapshots/*/model.safetensors")).resolve()
+    mine, other = blob.with_name(f"{blob.name}.0a1b2c3d.incomplete"), blob.with_name("0123.incomplete")
+    for path in (mine, other):
+        path.write_bytes(b"half")
+    assert client(pull()).splitlines() == WANT
+    assert not mine.exists() and other.exists()
