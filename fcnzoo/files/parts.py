@@ -23,12 +23,22 @@ STALE_SECONDS = 3600
 """Where files cannot be locked, a part that nobody has touched for so long is left over."""
 
 
+SWEEP_SECONDS = 5.0
+"""A folder is not looked through again for so long: thousands of files may be written into it, one after the other."""
+
+_FILES = ".fcnzoo.part"
+_swept: dict[Path, float] = {}
+
+
 @contextlib.contextmanager
 def part_file(path: Path) -> Iterator[tuple[int, str]]:
     """Give a temporary file beside `path`, as a handle and a name; deleted at the end, if it is still called so."""
-    sweep(path.parent, f".{_short(path)}.", ".part")
+    now = time.monotonic()
+    if now - _swept.get(path.parent, -SWEEP_SECONDS) >= SWEEP_SECONDS:
+        sweep(path.parent, ".", _FILES)
+        _swept[path.parent] = now
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{_short(path)}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{_short(path)}.", suffix=_FILES, dir=path.parent)
         if _hold(handle) is not False and _is_there(handle, name):
             break
         os.close(handle)  # somebody took it for left over before it was locked

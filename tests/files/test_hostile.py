@@ -18,6 +18,7 @@ from PIL import Image
 import fcnzoo
 from fcnzoo.config import BackboneConfig, FCNConfig, Preprocess, SkipHeadConfig
 from fcnzoo.errors import FCNZooError, WeightsError
+from fcnzoo.files import parts
 from fcnzoo.files.atomic import atomic
 from fcnzoo.files.deadlines import patience, within
 from fcnzoo.files.parts import part_file, part_folder, sweep
@@ -86,8 +87,9 @@ def test_links_are_followed_and_modes_kept(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "made").read_text() == "new"
 
 
-def test_what_kills_leave_is_swept(tmp_path: Path) -> None:
-    """A part whose writer was killed goes with the next write of the same name; that of a living writer stays."""
+def test_what_kills_leave_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part whose writer was killed goes with the next write into the folder; that of a living writer stays."""
+    monkeypatch.setattr(parts, "SWEEP_SECONDS", 0.0)
     script = (
         "import sys, time\nfrom fcnzoo.files.atomic import atomic\nfrom fcnzoo.files.staging import replaced_folder\n"
     )
@@ -114,7 +116,7 @@ def test_parts_are_held_by_threads_too(tmp_path: Path) -> None:
     """Two parts of one name in one process do not sweep each other."""
     with part_file(tmp_path / "x") as one, part_file(tmp_path / "x") as two, part_folder(tmp_path, ".x.") as folder:
         sweep(tmp_path, ".x.", ".part")
-        assert Path(one[1]).exists() and Path(two[1]).exists() and folder.exists()
+        assert one[1].endswith(".part") and Path(one[1]).exists() and Path(two[1]).exists() and folder.exists()
         os.close(one[0])
         os.close(two[0])
         sweep(tmp_path, ".x.", ".part")
@@ -258,3 +260,13 @@ def test_records_of_a_run_are_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         read_json((tmp_path / "deep.json").read_bytes())
     assert json.loads("[]") == []
+
+
+def test_many_files_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is looked through once, not at every file that is written into it."""
+    looks: list[Path] = []
+    monkeypatch.setattr(parts, "sweep", lambda folder, *_: looks.append(folder))
+    for index in range(50):
+        with atomic(tmp_path / f"{index}.txt", "w") as file:
+            file.write("x")
+    assert looks == [tmp_path]
