@@ -62,6 +62,7 @@ def evaluate(
     """
     from fcnzoo.data.presence import absent_classes, describe_masks
     from fcnzoo.files.atomic import atomic
+    from fcnzoo.files.keys import listed
     from fcnzoo.inference.evaluation import evaluate as run
     from fcnzoo.weights.factory import resolve_model
 
@@ -85,8 +86,9 @@ def evaluate(
         with atomic(out, "w") as file:
             file.write(result.to_json())
     _print(result)
-    if dataset == "folder" and absent_classes(pairs):
-        complain(f"no pixel of {', '.join(absent_classes(pairs))} in the masks. {describe_masks(pairs)}")
+    absent = absent_classes(pairs) if dataset == "folder" and pairs.count_ignored() else ()
+    if absent:  # are they what is ignored? With 0/255 masks everything would be right
+        complain(f"no pixel of {listed(absent)} in the masks. {describe_masks(pairs)}")
 
 
 def _factors(text: str) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fcnzoo.data.masks import read_values
+from fcnzoo.files.keys import listed
 
 if TYPE_CHECKING:
     from fcnzoo.data.dataset import SegmentationDataset
@@ -33,8 +34,7 @@ def describe_masks(dataset: SegmentationDataset) -> str:
     counts = dataset.count_pixels().tolist()
     total = max(1, sum(counts) + dataset.count_ignored())
     shares = [f"{name} {count / total:.1%}" for name, count in zip(dataset.label_set.names, counts, strict=True)]
-    shown = ", ".join(shares[:20]) + (", …" if len(shares) > 20 else "")
-    text = f"Pixels: {shown}, ignored {dataset.count_ignored() / total:.1%}."
+    text = f"Pixels: {listed(shares)}, ignored {dataset.count_ignored() / total:.1%}."
     seen: set[int] = set()
     for _, mask in dataset.files[:: max(1, len(dataset) // _LOOKED_AT)]:
         values = read_values(mask)
@@ -44,12 +44,8 @@ def describe_masks(dataset: SegmentationDataset) -> str:
             )
         seen.update(np.unique(values).tolist())
     void = [value for value in sorted(seen) if dataset.table.labels(np.array([[value]]))[0, 0] == dataset.table.void]
-    text += f" The mask files hold the values {_listed(sorted(seen))} (ignored: {_listed(void) or 'none'})."
+    text += f" The mask files hold the values {listed(map(str, sorted(seen)))} (ignored: {listed(map(str, void))})."
     missing = [label for label, count in enumerate(counts) if not count]
     pairs = ", ".join(f"{value} = {label}" for value, label in zip(void, missing, strict=False))
     example = f"for example [data] mapping = {{{pairs or f'128 = {missing[0]}'}}}" if missing else "[data] mapping"
     return f"{text} Say which value means which class ({example})"
-
-
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values[:20])) + (", …" if len(values) > 20 else "")

@@ -63,10 +63,12 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether something is there that is neither a regular file nor a folder; what is in `/dev` always is."""
-    if path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",)):
-        return path.exists() and not path.is_dir()
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Whether something is there that is neither a regular file nor a folder, or a stream by its name.
+
+    `/dev/stdout` may lead to a regular file, which is being written to: replaced, it would lose the rest.
+    """
+    stream = str(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    return path.exists() and not path.is_dir() and (stream or not path.is_file())
 
 
 def append(path: Path) -> IO[str]:

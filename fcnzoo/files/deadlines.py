@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -65,16 +66,15 @@ def within(call: Callable[[], T], progress: Callable[[], int] | None = None, sec
 
     thread = threading.Thread(target=run, name="fcnzoo-request", daemon=True)
     thread.start()
-    waited, before = 0.0, progress() if progress else 0
+    since, before = time.monotonic(), progress() if progress else 0
     while thread.is_alive():
         thread.join(_STEP)
-        waited += _STEP
-        if waited >= seconds and thread.is_alive():
+        if time.monotonic() - since >= seconds and thread.is_alive():
             now = progress() if progress else before
             if now - before < MIN_RATE * seconds:
                 brought = f"{max(0, now - before):,} bytes" if progress else "no answer"
                 raise TimeoutError(f"{brought} in {seconds:g} s ({VARIABLE} sets how long to wait)")
-            waited, before = 0.0, now
+            since, before = time.monotonic(), now
     if errors:
         raise errors[0]
     return result[0]

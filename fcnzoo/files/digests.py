@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from io import BufferedReader
 from pathlib import Path
@@ -30,13 +32,13 @@ class Digest(NamedTuple):
         """Return it as error texts show it: `sha256 1167a1af`."""
         return f"{self.kind} {self.value}"
 
-    def mismatch(self, path: str | Path) -> str | None:
-        """Hash a file; return the digest it has if it is not this one.
+    def mismatch(self, path: str | Path | BufferedReader) -> str | None:
+        """Hash a file, or the rest of an open one; return the digest it has if it is not this one.
 
         Raises:
             OSError: It cannot be read.
         """
-        found = hash_file(path, self.kind)
+        found = _hash(path, self.kind) if isinstance(path, BufferedReader) else hash_file(path, self.kind)
         return None if self.value and found.startswith(self.value.lower()) else found
 
 
@@ -51,8 +53,24 @@ def cache_folder() -> Path:
     except RuntimeError:
         if given:
             raise WeightsError(f"FCNZOO_CACHE={given}: there is no such user; give a folder") from None
-        user = os.getuid() if hasattr(os, "getuid") else "any"
-        return Path(tempfile.gettempdir()) / f"fcnzoo-cache-{user}"
+        return _own_folder(
+            Path(tempfile.gettempdir()) / f"fcnzoo-cache-{os.getuid() if hasattr(os, 'getuid') else 'any'}"
+        )
+
+
+def _own_folder(folder: Path) -> Path:
+    """Make a folder where anybody may write; somebody else's of that name, or one open to others, is not taken.
+
+    What is in the cache vouches for files that were checked.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or (
+        hasattr(os, "getuid") and (facts.st_uid != os.getuid() or facts.st_mode & 0o022)
+    ):
+        raise WeightsError(f"{folder} is not a folder of this user's alone; set FCNZOO_CACHE to one")
+    return folder
 
 
 def hash_file(path: str | Path, kind: str = "sha256") -> str:
@@ -103,9 +121,9 @@ def wrong_digest(path: str | Path | BufferedReader, digest: Digest) -> str | Non
     note = cache_folder() / "verified" / f"{name}.json"
     if _read(note) == seen:
         return None
-    found = _hash(path, digest.kind)
+    found = digest.mismatch(path)
     path.seek(0)
-    if not digest.value or not found.startswith(digest.value.lower()):
+    if found is not None:
         return found
     try:
         with atomic(note, "w") as file:

@@ -24,9 +24,16 @@ def open_file(path: str | Path) -> BufferedReader:
         OSError: There is no such file, it cannot be read, or it is something else: a folder, a pipe, a device.
     """
     path = Path(path)
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer for ever
-        raise OSError(errno.EINVAL, "it is no regular file", path)
-    return path.open("rb")
+    if stat.S_ISREG(path.stat().st_mode):  # opening a device may do things
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()  # it has changed in between
+    raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer for ever
 
 
 def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:

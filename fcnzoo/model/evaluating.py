@@ -23,6 +23,11 @@ _lock = threading.Lock()
 _stays: weakref.WeakKeyDictionary[nn.Module, _Stay] = weakref.WeakKeyDictionary()
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the network inside what `torch.compile` made of it; any other as it is."""
+    return getattr(model, "_orig_mod", model)
+
+
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Keep a network in eval mode; afterwards every part has the mode it had.

@@ -252,7 +252,8 @@ class FCN(nn.Module):
         try:
             return self.backbone(image)
         except ValueError as error:
-            raise explain_batch_of_one(self.backbone, error) from error
+            explain_batch_of_one(self.backbone, error)
+            raise
 
     def _fit(self, image: Tensor) -> Tensor:
         """Pad an image at its bottom and right as the backbone asks, or resize it to the one size it takes."""

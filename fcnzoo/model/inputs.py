@@ -39,24 +39,27 @@ def check_image(image: Tensor, channels: int, dtype: torch.dtype) -> None:
         raise TypeError(f"image is {image.dtype}, the network {dtype}; use image.to({dtype}) or autocast")
 
 
-def explain_batch_of_one(network: nn.Module, error: ValueError) -> ValueError:
-    """Return the error to raise for one of a network's: BatchNorm cannot be trained on one value per channel.
+def explain_batch_of_one(network: nn.Module, error: ValueError) -> None:
+    """Say more about an error of a network's, where BatchNorm cannot be trained on one value per channel.
 
     Networks that pool globally before a BatchNorm have that in a batch of one image.
+
+    Raises:
+        ValueError: It is that error; the text names the layer, and what helps.
     """
     if "more than 1 value per channel" not in str(error):
-        return error
+        return
     layer, trace = None, error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
         layer = owner if isinstance(owner, nn.Module) and hasattr(owner, "running_var") else layer
         trace = trace.tb_next
     name = next((name for name, module in network.named_modules() if module is layer), "a BatchNorm")
-    return ValueError(
+    raise ValueError(
         f"the backbone's {name} sees one value per channel in a batch of one image, which BatchNorm cannot be trained "
         "on: give batches of 2 or more (drop_last=True for a last one), or leave the backbone's BatchNorm as it is "
         "(model.backbone.eval(); in recipes optim.freeze_batchnorm = 'backbone')"
-    )
+    ) from error
 
 
 def check_target(target: Tensor, image: Tensor, num_classes: int, ignore_index: int, *, on_gpu: bool) -> None:

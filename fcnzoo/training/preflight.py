@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fcnzoo.data.presence import absent_classes, describe_masks
 from fcnzoo.errors import LabelError
+from fcnzoo.files.keys import listed
 from fcnzoo.ops import check_labels
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def check_classes(recipe: Recipe, splits: Mapping[str, SegmentationDataset]) -> 
     absent = absent_classes(train)
     if absent and recipe.data.dataset == "folder" and not recipe.data.allow_missing:
         raise LabelError(
-            f"no pixel of {', '.join(map(repr, absent[:10]))}{', …' if len(absent) > 10 else ''} in the "
+            f"no pixel of {listed(map(repr, absent))} in the "
             f"{len(train)} training masks. {describe_masks(train)}, or set data.allow_missing = true"
         )
 

@@ -122,20 +122,25 @@ def _fetch(repo_id: str, commit: str, name: str, digest: Digest, token: str | No
             repo_id, name, revision=commit, token=token, force_download=force, etag_timeout=patience()
         )
         path = Path(call_hub(fetch, repo_id, commit, progress=lambda: _bytes_in(blobs)))
-        with locked(blobs):  # one process repairs, the others see what it left
-            try:
-                found = wrong_digest(path, digest)
-            except FileNotFoundError:
-                found = "gone: another process deleted it"
-            if found is None:
-                _sweep_incomplete(path.resolve())
-                return path
-            _delete_cached(path)
+        found = _wrong(path, digest)
+        if found is None:
+            _sweep_incomplete(path.resolve())
+            return path
+        with locked(blobs):  # one process repairs; what it put there in the meantime stays
+            if _wrong(path, digest) is not None:
+                _delete_cached(path)
     raise WeightsError(
         f"{PREFIX}{repo_id}@{commit}: {name} has {digest.kind} {found}, not {digest.value}"
         f"{'' if offline else ', also when fetched again'}; it was deleted from the cache. "
         "Try again later or over another network; if it stays so, the file is damaged on the Hub: tell its owner"
     )
+
+
+def _wrong(path: Path, digest: Digest) -> str | None:
+    try:
+        return wrong_digest(path, digest)
+    except FileNotFoundError:
+        return "gone: another process deleted it"
 
 
 def _delete_cached(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fcnzoo.errors import BackboneError
+from fcnzoo.model.evaluating import uncompiled
 from fcnzoo.model.fcn import FCN
 from fcnzoo.weights.restore import build_empty
 
@@ -18,7 +19,7 @@ def check_norms(model: nn.Module) -> None:
     Raises:
         BackboneError: They have been dropped; the text names the layer, and the converter that keeps them.
     """
-    inner = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    inner = uncompiled(model)
     plain = [name for name, layer in inner.named_modules() if type(layer) is nn.SyncBatchNorm]
     if not plain or not isinstance(inner, FCN):
         return

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fcnzoo.errors import WeightsError
 from fcnzoo.files.atomic import atomic
@@ -70,11 +70,12 @@ def push_to_hub(
         WeightsError: A weight is NaN or infinite, or the Hub refuses (the text says why and what to do).
         ValueError: `repo_id` or `revision` cannot be one.
     """
+    from fcnzoo.model.evaluating import uncompiled
     from fcnzoo.weights.load import load
     from fcnzoo.weights.save import save
 
     Address.parse(f"{PREFIX}{repo_id}{f'@{revision}' if revision else ''}")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    model = cast("FCN", uncompiled(model))  # of another kind `save` says so
     with part_folder(Path(tempfile.gettempdir()), "fcnzoo-push-") as temporary:
         folder = save(model, temporary, metrics=metrics, datasets=datasets, provenance=provenance, license=license)
         _compare(model, load(folder))

@@ -17,6 +17,7 @@ from fcnzoo.files.atomic import atomic
 from fcnzoo.files.reading import open_file
 from fcnzoo.files.safetensors import write_safetensors
 from fcnzoo.files.staging import atomic_together
+from fcnzoo.model.evaluating import uncompiled
 from fcnzoo.model.fcn import FCN
 from fcnzoo.weights.card import render
 from fcnzoo.weights.folder import CARD_FILE, CONFIG_FILE, MAX_CONFIG, WEIGHTS_FILE, FolderRecord
@@ -58,7 +59,7 @@ def save(
         ValueError: The provenance holds NaN or an infinity, a name twice, or too much.
         OSError: The folder cannot be written.
     """
-    inner = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    inner = uncompiled(model)
     if not isinstance(inner, FCN):
         raise TypeError(f"model must be an FCN, got {type(model).__name__}; give the network inside any wrapper")
     model = inner

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,13 @@ import pytest
 from PIL import Image
 
 import fcnzoo
+from fcnzoo.cli.console import prepare_file
 from fcnzoo.config import BackboneConfig, FCNConfig, Preprocess, SkipHeadConfig
 from fcnzoo.errors import FCNZooError, WeightsError
 from fcnzoo.files import parts
-from fcnzoo.files.atomic import atomic
+from fcnzoo.files.atomic import atomic, is_special
 from fcnzoo.files.deadlines import patience, within
+from fcnzoo.files.digests import cache_folder
 from fcnzoo.files.parts import part_file, part_folder, sweep
 from fcnzoo.files.reading import open_file, open_image, read_bytes
 from fcnzoo.files.records import read_json
@@ -236,6 +239,46 @@ def test_no_home(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(fcnzoo.__file__).parents[1]), "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "21", done.stderr
+
+
+@pytest.mark.parametrize("trap", ["open to all", "a link", "a file"])
+def test_a_cache_that_somebody_else_made(tmp_path: Path, trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a home, a folder among the temporary files that is not this user's alone is refused, not believed."""
+    folder = tmp_path / f"fcnzoo-cache-{os.getuid()}"
+    if trap == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif trap == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    monkeypatch.delenv("FCNZOO_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(WeightsError, match="not a folder of this user's alone"):
+        cache_folder()
+    folder.unlink() if trap != "open to all" else folder.rmdir()
+    assert cache_folder() == folder and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert cache_folder() == folder
+
+
+def test_files_in_memory_are_files() -> None:
+    """What lies in `/dev/shm` is replaced whole, and asked for before, like any other file."""
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("this system has none")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "x"
+        path.write_text("old")
+        assert not is_special(path)
+        with pytest.raises(FileExistsError):
+            prepare_file(path, "--out", force=False)
+        with atomic(path, "w") as file:
+            file.write("new")
+            file.flush()
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+    assert is_special(Path("/dev/null")) and not is_special(Path("/dev/shm"))
 
 
 @pytest.mark.parametrize("cache", ["~nouser/x", "/dev/null", "{file}"])

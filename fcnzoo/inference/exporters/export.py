@@ -16,6 +16,7 @@ from fcnzoo.inference.exporters.about import About, make_about
 from fcnzoo.inference.exporters.check import SIZES, compare_graph
 from fcnzoo.inference.exporters.graph import OUTPUTS, Output, PictureGraph, traceable
 from fcnzoo.inference.optimize import OptimizedFCN
+from fcnzoo.model.evaluating import uncompiled
 from fcnzoo.model.fcn import FCN
 from fcnzoo.weights.factory import resolve_model
 
@@ -88,8 +89,7 @@ def export(
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     if opset < OPSET:
         raise ValueError(f"opset must be {OPSET} or later, got {opset}")
-    network = resolve_model(model)
-    network = getattr(network, "_orig_mod", network)  # what torch.compile was given
+    network = uncompiled(resolve_model(model))
     if isinstance(network, OptimizedFCN) or not isinstance(network, FCN):
         raise TypeError(f"model must be an FCN as create or load return it, got {type(network).__name__}")
     if network.dtype != torch.float32:  # else the comparison would be with scores that are rounded to its own dtype

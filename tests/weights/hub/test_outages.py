@@ -78,6 +78,13 @@ def test_a_config_alone_does_not_move_a_revision(hub: Hub, client: Client) -> No
     assert client(pull(), HF_HUB_OFFLINE="1").splitlines() == WANT
 
 
+def test_a_cache_of_ours_that_cannot_be_written(hub: Hub, client: Client) -> None:
+    """A network in the client's cache loads although nothing can be noted about it, online as with its commit."""
+    commit = hub.add("org/net", FILES)
+    for source in ("hf-hub:org/net", f"hf-hub:org/net@{commit}"):
+        assert client(pull(source), FCNZOO_CACHE="/dev/null").splitlines()[-2:] == WANT
+
+
 def test_files_outside_the_cache_are_never_deleted(tmp_path: Path, hub: Hub, client: Client) -> None:
     """A link in the cache that leads to a file of the user's is replaced; the file stays."""
     hub.add("org/net", FILES)
