@@ -42,7 +42,7 @@ def model_facts(name: str) -> dict[str, Any]:
         from fcnzoo.weights.folder import CONFIG_FILE
         from fcnzoo.weights.hub import pull
 
-        spec, model, tag = _from_folder(pull(name, files=(CONFIG_FILE,)), "a model on the Hub")
+        spec, model, tag = _from_folder(pull(name, files=(CONFIG_FILE,)), "a model on the Hub", fetched=True)
     else:
         spec, model, tag = _from_folder(name) if is_folder(name) else _from_zoo(name)
     config = model.config
@@ -107,14 +107,16 @@ def _from_zoo(name: str) -> tuple[ModelSpec, FCN, str | None]:
     return spec, create(name, device="meta"), tag
 
 
-def _from_folder(folder: str | Path, what: str = "a saved model") -> tuple[ModelSpec, FCN, None]:
+def _from_folder(
+    folder: str | Path, what: str = "a saved model", *, fetched: bool = False
+) -> tuple[ModelSpec, FCN, None]:
     import torch
 
     from fcnzoo.config.spec import ModelSpec
     from fcnzoo.model.fcn import build
     from fcnzoo.weights.folder import read_config
 
-    config = read_config(folder)
+    config = read_config(folder, fetched=fetched)
     with torch.device("meta"):
         model = build(config)
     name = Path(folder).resolve().name.replace(".", "_").replace(" ", "_") or "model"

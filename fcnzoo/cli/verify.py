@@ -55,8 +55,8 @@ def verify_source(name: str) -> Verification:
     if name.startswith("hf-hub:"):
         from fcnzoo.weights.hub import pull
 
-        return run(pull(name))
+        return run(pull(name), fetched=True)
     if is_folder(name):
         return run(name)
     folder, sha256 = pretrained_folder(name)
-    return run(folder, sha256=sha256)
+    return run(folder, sha256=sha256, fetched=True)

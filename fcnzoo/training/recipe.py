@@ -41,6 +41,8 @@ RESUMABLE = frozenset(
         "run.plots",
         "data.root",
         "data.num_workers",
+        "data.allow_missing",
+        "data.max_ignored",
         "data.val_batch_size",
         "model.pretrained_backbone",
         "model.init_from",

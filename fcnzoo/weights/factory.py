@@ -143,7 +143,7 @@ def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConf
         from fcnzoo.weights.hub import pull
 
         folder = pull(name, files=(CONFIG_FILE, WEIGHTS_FILE) if pretrained else (CONFIG_FILE,))
-        return read_config(folder), folder if pretrained else None, None
+        return read_config(folder, fetched=True), folder if pretrained else None, None
     spec, tag = _resolve(name, backbone)
     if pretrained:
         from fcnzoo.weights.bundle import check_config
@@ -153,7 +153,7 @@ def _look_up(name: str, backbone: str | None, pretrained: bool) -> tuple[FCNConf
         folder = find(spec, weights)
         if weights.noncommercial:
             _say_license(f"{spec.name}.{weights.tag}", weights.license)
-        config = read_config(folder)
+        config = read_config(folder, fetched=True)
         check_config(folder, config, weights.config or (spec.config if weights.published else None))
         return config, folder, weights.sha256
     tagged = spec.find_weights(tag) if tag is not None else None

@@ -110,19 +110,23 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def read_record(folder: str | Path) -> FolderRecord:
+def read_record(folder: str | Path, *, fetched: bool = False) -> FolderRecord:
     """Read what a folder says about its network, without the weights.
+
+    Args:
+        folder: The folder.
+        fetched: See `open_folder`.
 
     Raises:
         WeightsError: There is no `config.json`, or it is not one that fcnzoo wrote.
     """
-    return _parse(folder, _read_text(folder))
+    return _parse(folder, _read_text(folder, fetched))
 
 
-def _read_text(folder: str | Path) -> bytes:
+def _read_text(folder: str | Path, fetched: bool = False) -> bytes:
     path = Path(folder) / CONFIG_FILE
     try:
-        with open_current(folder, CONFIG_FILE) as file:
+        with open_file(path) if fetched else open_current(folder, CONFIG_FILE) as file:
             return read_at_most(file, MAX_CONFIG)
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -188,12 +192,8 @@ def _open_fetched(folder: str | Path, sha256: str | None) -> Iterator[tuple[Fold
     path = Path(folder)
     while True:
         before = folder_identity(path)
-        try:
-            with open_file(path / CONFIG_FILE) as file:
-                record = _parse(folder, read_at_most(file, MAX_CONFIG))
-            weights = open_file(path / WEIGHTS_FILE)
-        except OSError as error:
-            raise WeightsError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
+        record = read_record(folder, fetched=True)
+        weights = _open_weights(folder, fetched=True)
         if folder_identity(path) == before:
             break
         weights.close()  # somebody renewed the folder in between
@@ -205,17 +205,21 @@ def _open_fetched(folder: str | Path, sha256: str | None) -> Iterator[tuple[Fold
         yield record, weights
 
 
-def _open_weights(folder: str | Path) -> BufferedReader:
+def _open_weights(folder: str | Path, fetched: bool = False) -> BufferedReader:
     try:
-        return open_current(folder, WEIGHTS_FILE)
+        return open_file(Path(folder) / WEIGHTS_FILE) if fetched else open_current(folder, WEIGHTS_FILE)
     except OSError as error:
         raise WeightsError(f"{Path(folder) / WEIGHTS_FILE}: cannot be read ({error.strerror or error})") from None
 
 
-def read_config(folder: str | Path) -> FCNConfig:
+def read_config(folder: str | Path, *, fetched: bool = False) -> FCNConfig:
     """Read what network a folder holds, without its weights.
+
+    Args:
+        folder: The folder.
+        fetched: See `open_folder`.
 
     Raises:
         WeightsError: There is no `config.json`, or it is not one that fcnzoo wrote.
     """
-    return read_record(folder).model
+    return read_record(folder, fetched=fetched).model

@@ -7,6 +7,7 @@ the Hub (or our registry) has for it, and one commit is meant from the first req
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import re
 import socket
@@ -116,12 +117,13 @@ def _fetch(repo_id: str, commit: str, name: str, digest: Digest, token: str | No
 
     offline = bool(constants.HF_HUB_OFFLINE)
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "blobs"
-    found = ""
+    found, count = "", [0]
+    bars = _counting_bar(count)
     for force in (False,) if offline else (False, True):
         fetch = lambda force=force: hf_hub_download(  # noqa: E731
-            repo_id, name, revision=commit, token=token, force_download=force, etag_timeout=patience()
+            repo_id, name, revision=commit, token=token, force_download=force, etag_timeout=patience(), **bars
         )
-        path = Path(call_hub(fetch, repo_id, commit, progress=lambda: _bytes_in(blobs)))
+        path = Path(call_hub(fetch, repo_id, commit, progress=lambda: count[0] + _bytes_in(blobs)))
         found = _wrong(path, digest)
         if found is None:
             _sweep_incomplete(path.resolve())
@@ -134,6 +136,25 @@ def _fetch(repo_id: str, commit: str, name: str, digest: Digest, token: str | No
         f"{'' if offline else ', also when fetched again'}; it was deleted from the cache. "
         "Try again later or over another network; if it stays so, the file is damaged on the Hub: tell its owner"
     )
+
+
+def _counting_bar(count: list[int]) -> dict[str, Any]:
+    """Return what makes the client's progress bar count the bytes that come, if this client takes a bar.
+
+    What comes by way of xet need not be in the file until much later.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import tqdm
+
+    if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        return {}
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            count[0] += int(n or 0)
+            return super().update(n)
+
+    return {"tqdm_class": Bar}
 
 
 def _wrong(path: Path, digest: Digest) -> str | None:

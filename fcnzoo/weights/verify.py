@@ -47,7 +47,7 @@ class Verification:
     tensors: int
 
 
-def verify(folder: str | Path, *, sha256: str | None = None) -> Verification:
+def verify(folder: str | Path, *, sha256: str | None = None, fetched: bool = False) -> Verification:
     """Read a folder's weights and check all that can be checked.
 
     The header is compared with the network that `config.json` describes, the digest with the one it
@@ -56,11 +56,15 @@ def verify(folder: str | Path, *, sha256: str | None = None) -> Verification:
     Args:
         folder: The folder.
         sha256: A digest from elsewhere that the weights file must have, too.
+        fetched: It is not your own (a mirror, a cache): a save that was cut short there is not finished, nor read.
 
     Raises:
         WeightsError: Something is wrong; the text names the file and the cause.
     """
-    with open_folder(folder) as (record, raw), open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file:
+    with (
+        open_folder(folder, fetched=fetched) as (record, raw),
+        open_safetensors(Path(folder) / WEIGHTS_FILE, raw) as file,
+    ):
         return inspect_open(record, file, sha256)
 
 
