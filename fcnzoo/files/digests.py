@@ -117,7 +117,8 @@ def wrong_digest(path: str | Path | BufferedReader, digest: Digest) -> str | Non
         "size": facts.st_size,
         "changed": [facts.st_mtime_ns, facts.st_ctime_ns],
     }
-    name = hashlib.sha256(f"{facts.st_dev} {facts.st_ino} {digest}".encode()).hexdigest()[:32]
+    # Under the path's name, so that the notes are as many as the files; what they say is of the file itself.
+    name = hashlib.sha256(os.fsencode(Path(path.name).resolve())).hexdigest()[:32]
     note = cache_folder() / "verified" / f"{name}.json"
     if _read(note) == seen:
         return None

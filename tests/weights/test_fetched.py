@@ -86,3 +86,16 @@ def test_checks_are_remembered_by_file_not_by_name(tmp_path: Path) -> None:
     (tmp_path / "y").replace(path)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert wrong_digest(path, digest) is not None
+
+
+def test_there_is_one_note_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is renewed again and again, read by its path or by a link, leaves one note in the cache."""
+    monkeypatch.setenv("FCNZOO_CACHE", str(tmp_path / "cache"))
+    path, link = tmp_path / "x", tmp_path / "link"
+    link.symlink_to(path)
+    for content in (b"one", b"two", b"three"):
+        (tmp_path / "y").write_bytes(content)
+        (tmp_path / "y").replace(path)
+        for name in (path, link):
+            assert wrong_digest(name, Digest("sha256", hash_file(path))) is None
+    assert len(list((tmp_path / "cache" / "verified").iterdir())) == 1
